@@ -1,0 +1,440 @@
+/*
+ * The content of one cache as a file: checked against the daemon, rendered,
+ * and shown by a node.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "fs/fs.h"
+#include "kcm/log.h"
+
+static struct fs *
+fs_of(const struct content *c)
+{
+    return c->user->fs;
+}
+
+/* --- images and nodes -------------------------------------------------- */
+
+/* Content that is new here is as old as its newest ticket. */
+static struct timespec
+first_mtime(const struct kcm_snapshot *s)
+{
+    struct timespec now;
+    uint32_t newest = 0;
+    clock_gettime(CLOCK_REALTIME, &now);
+    for (size_t i = 0; i < s->count; i++) {
+        struct cred c;
+        struct blob *b = s->creds[i].bytes;
+        if (b == NULL || !cred_parse((struct data){b->bytes, b->len}, &c) ||
+            cred_is_config(&c))
+            continue;
+        if (cred_start(&c) > newest && cred_start(&c) <= now.tv_sec)
+            newest = cred_start(&c);
+    }
+    return newest > 0 ? (struct timespec){.tv_sec = newest} : now;
+}
+
+/* Now, but later than before: a change must move it. */
+static struct timespec
+next_mtime(struct timespec before)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (now.tv_sec > before.tv_sec ||
+        (now.tv_sec == before.tv_sec && now.tv_nsec > before.tv_nsec))
+        return now;
+    before.tv_nsec++;
+    if (before.tv_nsec == 1000000000) {
+        before.tv_sec++;
+        before.tv_nsec = 0;
+    }
+    return before;
+}
+
+/*
+ * Let c show image from now on.  Its node follows if that is right for who
+ * has it open; else the cache gets a new node at the next lookup.  With the
+ * turn.
+ */
+static void
+show(struct content *c, struct image *image, bool changed,
+     struct timespec mtime)
+{
+    struct fs *fs = fs_of(c);
+    pthread_mutex_lock(&fs->lock);
+    struct node *n = c->node;
+    struct image *shown = n != NULL ? n->image : NULL;
+    if (shown != NULL)
+        image_ref(shown);
+    pthread_mutex_unlock(&fs->lock);
+    bool grows = shown != NULL && image_extends(image, shown);
+    image_unref(shown);
+
+    struct image *drop[2] = {NULL, NULL};
+    pthread_mutex_lock(&fs->lock);
+    n = c->node;
+    if (n != NULL && n->image != image) {
+        if (n->opens == 0 || grows) {
+            drop[0] = n->image;
+            n->image = image_ref(image);
+            n->stale_pages = true;
+        } else {
+            c->node = NULL; /* those who have it open keep what they see */
+        }
+    }
+    if (c->image != image) {
+        drop[1] = c->image;
+        c->image = image_ref(image);
+    }
+    c->exists = true;
+    if (changed)
+        c->mtime = mtime;
+    pthread_mutex_unlock(&fs->lock);
+    image_unref(drop[0]);
+    image_unref(drop[1]);
+}
+
+/* Replaced with the turn, but read without it: under the lock. */
+static void
+set_shown(struct content *c, struct kcm_snapshot *s)
+{
+    struct fs *fs = fs_of(c);
+    pthread_mutex_lock(&fs->lock);
+    struct kcm_snapshot *old = c->shown;
+    struct ticket_table *tickets = take(c->tickets);
+    c->shown = s;
+    pthread_mutex_unlock(&fs->lock);
+    kcm_snapshot_unref(old);
+    tickets_unref(tickets);
+}
+
+void
+content_vanish(struct content *c)
+{
+    struct fs *fs = fs_of(c);
+    kcm_snapshot_unref(c->known.snapshot);
+    c->known = (struct kcm_known){0};
+    set_shown(c, NULL);
+    pthread_mutex_lock(&fs->lock);
+    struct image *image = take(c->image);
+    c->exists = false;
+    c->node = NULL;
+    memset(c->uuid, 0, sizeof(c->uuid));
+    pthread_mutex_unlock(&fs->lock);
+    image_unref(image);
+}
+
+/* The snapshot may have changed, or the last handle was closed: see that the
+ * right image is shown.  With the turn. */
+static int
+update_image(struct content *c)
+{
+    struct fs *fs = fs_of(c);
+    struct kcm_snapshot *s = c->known.snapshot;
+    pthread_mutex_lock(&fs->lock);
+    _cleanup_(image_unrefp) struct image *old =
+                  c->image != NULL ? image_ref(c->image) : NULL;
+    bool open = c->open_nodes > 0;
+    pthread_mutex_unlock(&fs->lock);
+    if (old != NULL && c->shown == s && (old->clean || open))
+        return 0;
+
+    _cleanup_(image_unrefp) struct image *merged = NULL;
+    _cleanup_(image_unrefp) struct image *fresh = NULL;
+    bool changed = true;
+    int r = 0;
+    if (old != NULL) {
+        r = image_merge(old, s, &merged);
+        changed = r == 0 && !image_equal(merged, old);
+    }
+    if (r == 0 && (old == NULL || !open))
+        r = image_render(s, &fresh);
+    if (r < 0)
+        return r;
+    struct image *next = fresh != NULL ? fresh : changed ? merged : old;
+    if (old != NULL && image_equal(next, old) && old->clean == next->clean)
+        next = old;
+    show(c, next, changed,
+         old == NULL ? first_mtime(s) : next_mtime(c->mtime));
+    set_shown(c, kcm_snapshot_ref(s));
+    return 0;
+}
+
+struct node *
+content_node(struct content *c)
+{
+    struct fs *fs = fs_of(c);
+    pthread_mutex_lock(&fs->lock);
+    struct node *n = c->node;
+    if (n != NULL) {
+        n->refs++;
+    } else if (c->exists) {
+        n = node_new_locked(fs, NODE_CACHE, c->user->uid, c);
+        if (n != NULL) {
+            n->image = image_ref(c->image);
+            c->node = n;
+        }
+    }
+    pthread_mutex_unlock(&fs->lock);
+    return n;
+}
+
+struct kcm_snapshot *
+content_snapshot(struct content *c)
+{
+    struct fs *fs = fs_of(c);
+    pthread_mutex_lock(&fs->lock);
+    struct kcm_snapshot *s =
+        c->shown != NULL ? kcm_snapshot_ref(c->shown) : NULL;
+    pthread_mutex_unlock(&fs->lock);
+    return s;
+}
+
+struct timespec
+content_mtime(struct content *c)
+{
+    struct fs *fs = fs_of(c);
+    pthread_mutex_lock(&fs->lock);
+    struct timespec mtime = c->mtime;
+    pthread_mutex_unlock(&fs->lock);
+    return mtime;
+}
+
+bool
+content_exists(struct content *c)
+{
+    struct fs *fs = fs_of(c);
+    pthread_mutex_lock(&fs->lock);
+    bool exists = c->exists;
+    pthread_mutex_unlock(&fs->lock);
+    return exists;
+}
+
+/* Under the lock: n shows image; what it replaces is returned. */
+static struct image *
+swap_locked(struct node *n, struct image *image)
+{
+    struct image *old = n->image;
+    n->image = image_ref(image);
+    n->stale_pages = true;
+    return old;
+}
+
+void
+content_written(struct content *c, struct node *n, struct image *image)
+{
+    struct fs *fs = fs_of(c);
+    struct image *drop = NULL;
+    pthread_mutex_lock(&fs->lock);
+    struct image *old = swap_locked(n, image);
+    if (c->node == n) {
+        drop = c->image;
+        c->image = image_ref(image);
+        c->mtime = next_mtime(c->mtime);
+    }
+    pthread_mutex_unlock(&fs->lock);
+    image_unref(old);
+    image_unref(drop);
+}
+
+void
+content_adopt(struct content *c, struct node *n, struct image *image)
+{
+    struct fs *fs = fs_of(c);
+    struct draft *draft = NULL;
+    pthread_mutex_lock(&fs->lock);
+    struct node *before = c->node;
+    if (before != NULL && before != n)
+        before->unlinked = true;
+    if (n->kind == NODE_SCRATCH) {
+        /* It has got the cache's name: it is the cache's file now. */
+        node_unkey_locked(fs, n);
+        if (n->content != c) {
+            struct content *old = n->content;
+            n->content = c;
+            c->refs++;
+            if (old != NULL)
+                content_unref_locked(old);
+        }
+        n->kind = NODE_CACHE;
+        n->linked = false;
+        n->refs--; /* of its name; the request holds another */
+    } else if (c->unborn == n) {
+        c->unborn = NULL;
+        n->linked = false;
+        n->refs--;
+    }
+    draft = take(n->draft);
+    struct image *old[2] = {swap_locked(n, image), c->image};
+    c->image = image_ref(image);
+    c->node = n;
+    c->mtime = next_mtime(c->mtime);
+    c->exists = true;
+    if (n->opens > 0 && !n->counted) {
+        n->counted = true;
+        c->open_nodes++;
+    }
+    pthread_mutex_unlock(&fs->lock);
+    image_unref(old[0]);
+    image_unref(old[1]);
+    draft_unref(draft);
+}
+
+/* --- checks ------------------------------------------------------------ */
+
+int
+content_check(struct content *c, const struct caller *caller)
+{
+    struct fs *fs = fs_of(c);
+    pthread_mutex_lock(&fs->lock);
+    uint64_t number = ++c->checks_begun;
+    int64_t begun = now_ms();
+    pthread_mutex_unlock(&fs->lock);
+
+    int r = kcm_fetch(fs->kcm, caller, c->name, &c->known);
+    if (r == KCM_NOT_FOUND)
+        content_vanish(c);
+    else if (r == 0)
+        r = update_image(c);
+    if (r != 0 && r != KCM_NOT_FOUND)
+        return r;
+
+    pthread_mutex_lock(&fs->lock);
+    c->check_finished = number;
+    c->checked_ms = begun;
+    pthread_mutex_unlock(&fs->lock);
+    return 0;
+}
+
+/*
+ * Take the turn and see that a check which began after this call, or at most
+ * max_age_ms ago, has succeeded.  Who waits for the same cache meanwhile
+ * shares the next check.
+ */
+static int
+refresh_and_hold(struct content *c, const struct caller *caller)
+{
+    struct fs *fs = fs_of(c);
+    pthread_mutex_lock(&fs->lock);
+    uint64_t needed = c->checks_begun + 1;
+    pthread_mutex_unlock(&fs->lock);
+    int r = turn_take(&c->turn, caller);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&fs->lock);
+    bool done = c->check_finished >= needed;
+    pthread_mutex_unlock(&fs->lock);
+    if (!done)
+        r = content_check(c, caller);
+    if (r != 0)
+        turn_give(&c->turn);
+    return r;
+}
+
+int
+content_refresh(struct content *c, const struct caller *caller,
+                int64_t max_age_ms)
+{
+    struct fs *fs = fs_of(c);
+    pthread_mutex_lock(&fs->lock);
+    bool recent = c->checked_ms != 0 && now_ms() - c->checked_ms <= max_age_ms;
+    pthread_mutex_unlock(&fs->lock);
+    if (max_age_ms > 0 && recent)
+        return 0;
+    int r = refresh_and_hold(c, caller);
+    if (r == 0)
+        turn_give(&c->turn);
+    return r;
+}
+
+/* --- open and close ---------------------------------------------------- */
+
+/* Was this thread told before that n is stale?  Then it comes by a path that
+ * the kernel does not look up: a bind mount or /proc/self/fd. */
+static bool
+told_stale_locked(struct node *n, pid_t pid)
+{
+    size_t room = sizeof(n->told_stale) / sizeof(n->told_stale[0]);
+    for (size_t i = 0; i < room; i++) {
+        if (n->told_stale[i] == pid + 1) { /* 0: a free place */
+            n->told_stale[i] = 0;
+            return true;
+        }
+    }
+    n->told_stale[n->told_next++ % room] = pid + 1;
+    return false;
+}
+
+static enum open_outcome
+choose_locked(struct content *c, struct handle *h, bool grows)
+{
+    struct node *n = h->node;
+    if (n->image != c->image) {
+        if (n->opens > 0 && !grows) {
+            if (!told_stale_locked(n, h->caller.pid))
+                return OPEN_STALE;
+            h->pinned = image_ref(c->image);
+            return OPEN_PINNED;
+        }
+        image_unref(n->image);
+        n->image = image_ref(c->image);
+        n->stale_pages = true;
+    }
+    if (c->node == NULL)
+        c->node = n;
+    if (!n->stale_pages)
+        return OPEN_KEEP;
+    n->stale_pages = false;
+    return OPEN_FRESH;
+}
+
+int
+content_open(struct content *c, struct handle *h, enum open_outcome *outcome)
+{
+    struct fs *fs = fs_of(c);
+    struct node *n = h->node;
+    int r = refresh_and_hold(c, &h->caller);
+    if (r != 0)
+        return r;
+    pthread_mutex_lock(&fs->lock);
+    if (!c->exists) {
+        bool told = told_stale_locked(n, h->caller.pid);
+        *outcome = OPEN_STALE;
+        r = told ? KCM_NOT_FOUND : 0;
+    } else {
+        bool grows = n->image != NULL && n->image != c->image &&
+                     image_extends(c->image, n->image);
+        *outcome = choose_locked(c, h, grows);
+        if (*outcome != OPEN_STALE) {
+            content_opened_locked(n);
+        }
+    }
+    pthread_mutex_unlock(&fs->lock);
+    turn_give(&c->turn);
+    return r;
+}
+
+void
+content_opened_locked(struct node *n)
+{
+    n->opens++;
+    n->refs++;
+    if (n->kind == NODE_CACHE && !n->counted) {
+        n->counted = true;
+        n->content->open_nodes++;
+    }
+}
+
+void
+content_closed(struct fs *fs, struct node *n)
+{
+    pthread_mutex_lock(&fs->lock);
+    n->opens--;
+    if (n->opens == 0 && n->counted) {
+        n->counted = false;
+        n->content->open_nodes--;
+    }
+    node_unref_locked(fs, n);
+    pthread_mutex_unlock(&fs->lock);
+}

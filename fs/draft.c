@@ -1,0 +1,135 @@
+/*
+ * Bytes that are no cache yet: scratch files, caches being created, files
+ * being rewritten.  In secret memory, charged to a uid.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "fs/fs.h"
+
+static int
+charge(struct user *u, size_t bytes)
+{
+    int r = 0;
+    pthread_mutex_lock(&u->fs->lock);
+    if (bytes > DRAFT_BYTES_PER_UID - u->scratch_bytes)
+        r = -EDQUOT;
+    else
+        __atomic_fetch_add(&u->scratch_bytes, bytes, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&u->fs->lock);
+    return r;
+}
+
+/* Without the lock, which draft_unref() may be called with. */
+static void
+discharge(struct user *u, size_t bytes)
+{
+    __atomic_fetch_sub(&u->scratch_bytes, bytes, __ATOMIC_RELAXED);
+}
+
+int
+draft_new(struct user *u, struct draft **out)
+{
+    *out = NULL;
+    struct draft *d = calloc(1, sizeof(*d));
+    if (d == NULL)
+        return -ENOMEM;
+    pthread_mutex_lock(&u->fs->lock);
+    bool room = u->scratch_count < DRAFTS_PER_UID;
+    if (room)
+        __atomic_fetch_add(&u->scratch_count, 1, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&u->fs->lock);
+    if (!room) {
+        free(d);
+        return -EDQUOT;
+    }
+    d->refs = 1;
+    d->user = u;
+    pthread_mutex_init(&d->lock, NULL);
+    *out = d;
+    return 0;
+}
+
+struct draft *
+draft_ref(struct draft *d)
+{
+    __atomic_fetch_add(&d->refs, 1, __ATOMIC_RELAXED);
+    return d;
+}
+
+void
+draft_unref(struct draft *d)
+{
+    if (d == NULL || __atomic_fetch_sub(&d->refs, 1, __ATOMIC_ACQ_REL) != 1)
+        return;
+    __atomic_fetch_sub(&d->user->scratch_count, 1, __ATOMIC_RELAXED);
+    discharge(d->user, d->bytes.cap);
+    writer_free(&d->bytes);
+    pthread_mutex_destroy(&d->lock);
+    free(d);
+}
+
+/* Make room for size bytes; what is new is zero. */
+static int
+grow_locked(struct draft *d, size_t size)
+{
+    if (size <= d->bytes.len)
+        return 0;
+    size_t before = d->bytes.cap, more = size - d->bytes.len;
+    if (more > before - d->bytes.len) {
+        /* What reserving will take: at most twice of what is needed. */
+        size_t expected = before * 2 > size ? before * 2 : size;
+        expected = expected > 256 ? expected : 256;
+        int r = charge(d->user, expected - before);
+        if (r < 0)
+            return r;
+        if (!writer_reserve(&d->bytes, more)) {
+            d->bytes.failed = false;
+            discharge(d->user, expected - before);
+            return -ENOMEM;
+        }
+        if (d->bytes.cap < expected)
+            discharge(d->user, expected - d->bytes.cap);
+    }
+    memset(d->bytes.p + d->bytes.len, 0, more);
+    d->bytes.len = size;
+    return 0;
+}
+
+int
+draft_write(struct draft *d, off_t off, struct data data)
+{
+    if (off < 0 || (size_t)off > DRAFT_BYTES ||
+        data.len > DRAFT_BYTES - (size_t)off)
+        return -EFBIG;
+    pthread_mutex_lock(&d->lock);
+    int r = grow_locked(d, (size_t)off + data.len);
+    if (r == 0 && data.len > 0)
+        memcpy(d->bytes.p + off, data.p, data.len);
+    pthread_mutex_unlock(&d->lock);
+    return r;
+}
+
+int
+draft_truncate(struct draft *d, off_t size)
+{
+    if (size < 0 || (size_t)size > DRAFT_BYTES)
+        return -EFBIG;
+    pthread_mutex_lock(&d->lock);
+    int r = grow_locked(d, (size_t)size);
+    if (r == 0 && (size_t)size < d->bytes.len) {
+        explicit_bzero(d->bytes.p + size, d->bytes.len - (size_t)size);
+        d->bytes.len = (size_t)size;
+    }
+    pthread_mutex_unlock(&d->lock);
+    return r;
+}
+
+size_t
+draft_size(struct draft *d)
+{
+    pthread_mutex_lock(&d->lock);
+    size_t size = d->bytes.len;
+    pthread_mutex_unlock(&d->lock);
+    return size;
+}

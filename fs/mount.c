@@ -1,0 +1,172 @@
+/*
+ * All that is done with libfuse besides answering requests.
+ */
+#include "mount.h"
+
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fs.h"
+#include "kcm/log.h"
+#include "kcm/mem.h"
+#include "options.h"
+
+/* A request waits in its thread while the KCM daemon works, so there may be
+ * many.  Idle threads are not ended: making new ones was measured to cost
+ * more than half of the throughput. */
+#define MAX_THREADS 1024
+#define OLD_IDLE    64 /* of libfuse before 3.12, which has no limit */
+
+/* Virtual memory of each thread.  The sanitizers need much more. */
+#define THREAD_STACK "262144"
+
+extern const struct fuse_lowlevel_ops fs_ops;
+
+const char *
+mount_library_version(void)
+{
+    return fuse_pkgversion();
+}
+
+static void
+log_of_library(enum fuse_log_level level, const char *format, va_list ap)
+{
+    char text[512];
+    if (vsnprintf(text, sizeof(text), format, ap) < 0)
+        return;
+    text[strcspn(text, "\n")] = '\0';
+    enum log_level ours = level <= FUSE_LOG_ERR       ? LOG_LEVEL_ERROR
+                          : level == FUSE_LOG_WARNING ? LOG_LEVEL_WARN
+                          : level <= FUSE_LOG_INFO    ? LOG_LEVEL_INFO
+                                                      : LOG_LEVEL_DEBUG;
+    log_line(ours, "%s", text);
+}
+
+/* What every mount has, and what only root's or only some have. */
+static char *
+make_mount_options(const struct options *o)
+{
+    bool all = !o->allow_root && (o->allow_other || geteuid() == 0);
+    char *text = NULL;
+    if (asprintf(&text,
+                 "fsname=kcmfs,subtype=kcmfs,default_permissions,nosuid,"
+                 "nodev,noexec%s%s%s%s%s",
+                 all ? ",allow_other" : "", o->allow_root ? ",allow_root" : "",
+                 o->read_only ? ",ro" : "",
+                 o->mount_options != NULL ? "," : "",
+                 o->mount_options != NULL ? o->mount_options : "") < 0)
+        return NULL;
+    return text;
+}
+
+struct fuse_session *
+mount_new(const struct options *o, struct fs *fs)
+{
+    fuse_set_log_func(log_of_library);
+    _cleanup_(freep) char *list = make_mount_options(o);
+    if (list == NULL)
+        return NULL;
+    struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+    struct fuse_session *session = NULL;
+    if (fuse_opt_add_arg(&args, "kcmfs") == 0 &&
+        fuse_opt_add_arg(&args, "-o") == 0 &&
+        fuse_opt_add_arg(&args, list) == 0 &&
+        (!o->debug || fuse_opt_add_arg(&args, "-d") == 0))
+        session = fuse_session_new(&args, &fs_ops, sizeof(fs_ops), fs);
+    fuse_opt_free_args(&args);
+    if (session != NULL)
+        fs_set_session(fs, session);
+    return session;
+}
+
+int
+mount_on(struct fuse_session *session, const char *absolute)
+{
+    if (fuse_session_mount(session, absolute) == 0)
+        return 0;
+    if (access("/dev/fuse", F_OK) != 0)
+        log_error("%s: cannot mount: there is no /dev/fuse: load the kernel "
+                  "module (modprobe fuse), or give the container the device",
+                  absolute);
+    else if (geteuid() != 0)
+        log_error("%s: cannot mount: a user needs fusermount3 (package "
+                  "fuse3), access to /dev/fuse and a directory of their own",
+                  absolute);
+    else
+        log_error("%s: cannot mount: root needs CAP_SYS_ADMIN and access to "
+                  "/dev/fuse, which containers often lack",
+                  absolute);
+    return -EIO;
+}
+
+int
+mount_answer_init(struct fuse_session *session)
+{
+    struct fuse_buf buf = {0};
+    int r;
+    do
+        r = fuse_session_receive_buf(session, &buf);
+    while (r == -EINTR);
+    if (r > 0)
+        fuse_session_process_buf(session, &buf);
+    free(buf.mem);
+    if (r < 0)
+        return r;
+    return r == 0 || fuse_session_exited(session) ? -ENODEV : 0;
+}
+
+static void
+unblock_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+static int
+loop_threads(struct fuse_session *session)
+{
+#ifndef INSPECTABLE
+    (void)setenv("FUSE_THREAD_STACK", THREAD_STACK, 0);
+#endif
+#if FUSE_USE_VERSION >= FUSE_MAKE_VERSION(3, 12)
+    struct fuse_loop_config *config = fuse_loop_cfg_create();
+    if (config == NULL)
+        return -ENOMEM;
+    fuse_loop_cfg_set_max_threads(config, MAX_THREADS);
+    int r = fuse_session_loop_mt(session, config);
+    fuse_loop_cfg_destroy(config);
+    return r;
+#else
+    struct fuse_loop_config config = {.max_idle_threads = OLD_IDLE};
+    return fuse_session_loop_mt(session, &config);
+#endif
+}
+
+int
+mount_serve(struct fuse_session *session, bool single_threaded)
+{
+    if (fuse_set_signal_handlers(session) != 0)
+        return -EIO;
+    unblock_signals();
+    int r =
+        single_threaded ? fuse_session_loop(session) : loop_threads(session);
+    fuse_remove_signal_handlers(session);
+    /* Positive is the signal that ended it. */
+    return r < 0 ? r : 0;
+}
+
+void
+mount_end(struct fuse_session *session)
+{
+    if (session != NULL)
+        fuse_session_destroy(session);
+}

@@ -1,0 +1,153 @@
+/*
+ * Names of caches, principals and UUIDs as file names, and back.
+ *
+ * No name holds a ":" (paths are pasted into lists and TYPE:residual), so it
+ * is written "."; a "." of a cache name is %2E, which keeps by-name forms
+ * reversible.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <uuid/uuid.h>
+
+#include "fs/fs.h"
+
+static bool
+must_escape(unsigned char c)
+{
+    return c <= 0x20 || c > 126 || c == '/' || c == '%';
+}
+
+static char *
+escape(const char *text, bool dots)
+{
+    static const char hex[] = "0123456789ABCDEF";
+    char *out = malloc(strlen(text) * 3 + 1), *o = out;
+    if (out == NULL)
+        return NULL;
+    for (const char *t = text; *t != '\0'; t++) {
+        unsigned char c = (unsigned char)*t;
+        bool dot = c == '.' && (dots || t == text);
+        if (c == ':') {
+            *o++ = '.';
+        } else if (must_escape(c) || dot) {
+            *o++ = '%';
+            *o++ = hex[c >> 4];
+            *o++ = hex[c & 15];
+        } else {
+            *o++ = (char)c;
+        }
+    }
+    *o = '\0';
+    return out;
+}
+
+char *
+name_escape(const char *cache_name)
+{
+    return escape(cache_name, true);
+}
+
+char *
+name_of_principal(const char *principal_text)
+{
+    return escape(principal_text, false);
+}
+
+static int
+hex_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'A' && c <= 'F')
+        return c - 'A' + 10;
+    return -1;
+}
+
+/* Undo %XX and, for cache names, "."; NULL for what is malformed. */
+static char *
+unescape(const char *file_name, bool dots)
+{
+    _cleanup_(freep) char *out = malloc(strlen(file_name) + 1);
+    char *o = out;
+    if (out == NULL)
+        return NULL;
+    for (const char *f = file_name; *f != '\0'; f++) {
+        if (*f == '.' && dots) {
+            *o++ = ':';
+        } else if (*f == '%') {
+            int high = hex_value(f[1]);
+            int low = high >= 0 ? hex_value(f[2]) : -1;
+            if (low < 0 || (high == 0 && low == 0))
+                return NULL;
+            *o++ = (char)(high << 4 | low);
+            f += 2;
+        } else {
+            *o++ = *f;
+        }
+    }
+    *o = '\0';
+    return take(out);
+}
+
+char *
+name_unescape(const char *file_name)
+{
+    _cleanup_(freep) char *out = unescape(file_name, true);
+    if (out == NULL || out[0] == '\0')
+        return NULL;
+    /* One cache has one form: what would be written otherwise is none. */
+    _cleanup_(freep) char *again = name_escape(out);
+    if (again == NULL || strcmp(again, file_name) != 0)
+        return NULL;
+    return take(out);
+}
+
+char *
+name_unescape_text(const char *file_name)
+{
+    return unescape(file_name, false);
+}
+
+static int
+by_name(const void *x, const void *y)
+{
+    const struct ticket_name *a = x, *b = y;
+    int order = strcmp(a->name, b->name);
+    return order != 0 ? order : (a->index > b->index) - (a->index < b->index);
+}
+
+int
+names_make_unique(struct ticket_name *names, size_t count)
+{
+    qsort(names, count, sizeof(*names), by_name);
+    size_t i = 0;
+    while (i < count) {
+        size_t same = i + 1;
+        while (same < count && strcmp(names[same].name, names[i].name) == 0) {
+            char *unique;
+            if (asprintf(&unique, "%s#%zu", names[i].name, same - i + 1) < 0)
+                return -1;
+            free(names[same].name);
+            names[same++].name = unique;
+        }
+        i = same;
+    }
+    qsort(names, count, sizeof(*names), by_name);
+    return 0;
+}
+
+bool
+uuid_parse_text(const char *text, uint8_t uuid[KCM_UUID_LEN])
+{
+    char again[37];
+    if (strlen(text) != 36 || uuid_parse(text, uuid) != 0)
+        return false;
+    uuid_unparse_lower(uuid, again);
+    return strcmp(text, again) == 0; /* the lower-case form alone */
+}
+
+void
+uuid_format_text(const uint8_t uuid[KCM_UUID_LEN], char text[37])
+{
+    uuid_unparse_lower(uuid, text);
+}

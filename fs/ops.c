@@ -1,0 +1,192 @@
+/*
+ * Requests: who asks, about what, and the common answers; the table.
+ */
+#include "fs/ops.h"
+
+#include <errno.h>
+
+#include "kcm/log.h"
+
+static void
+interrupted(fuse_req_t req, void *wake)
+{
+    (void)req;
+    wake_interrupt(wake);
+}
+
+/* Fill in the caller but for who it is. */
+static bool
+arm(struct request *r, const char *operation)
+{
+    kcm_start(r->fs->kcm, &r->caller);
+    r->caller.wake = wake_mine();
+    log_context(r->caller.uid, operation);
+    if (r->caller.wake == NULL) {
+        log_context_clear();
+        fuse_reply_err(r->req, EMFILE);
+        return false;
+    }
+    fuse_req_interrupt_func(r->req, interrupted, r->caller.wake);
+    return true;
+}
+
+bool
+request_begin(struct request *r, fuse_req_t req, fuse_ino_t ino,
+              const char *operation)
+{
+    const struct fuse_ctx *ctx = fuse_req_ctx(req);
+    *r = (struct request){
+        .req = req,
+        .fs = fuse_req_userdata(req),
+        .caller = {.uid = ctx->uid, .gid = ctx->gid, .pid = ctx->pid},
+    };
+    if (!arm(r, operation))
+        return false;
+    r->node = node_of(r->fs, ino);
+    int error = 0;
+    if (r->node == NULL)
+        error = -ESTALE;
+    else if (r->node->uid != EVERYBODY && r->node->uid != ctx->uid)
+        error = -EACCES; /* root passes the kernel's check of modes */
+    if (error != 0)
+        answer_error(r, error);
+    return error == 0;
+}
+
+bool
+request_begin_handle(struct request *r, fuse_req_t req,
+                     const struct fuse_file_info *fi, const char *operation)
+{
+    struct handle *h = handle_of(fi);
+    *r = (struct request){
+        .req = req,
+        .fs = fuse_req_userdata(req),
+        .caller = h->caller,
+    };
+    return arm(r, operation);
+}
+
+void
+request_end(struct request *r)
+{
+    fuse_req_interrupt_func(r->req, NULL, NULL);
+    node_unref(r->fs, r->node);
+    r->node = NULL;
+    log_context_clear();
+}
+
+void
+answer_error(struct request *r, int result)
+{
+    fuse_req_t req = r->req;
+    if (result != 0) {
+        int error = fs_errno(result);
+        if (error != ENOENT && error != ESTALE && error != EINTR)
+            log_info("answers %d", error);
+        struct user *u = user_get(r->fs, r->caller.uid);
+        if (u != NULL && error != ESTALE)
+            user_note(u, "request", result);
+        result = error;
+    }
+    request_end(r);
+    fuse_reply_err(req, result);
+}
+
+/* How long the kernel may keep what a node looks like. */
+static double
+attr_timeout(const struct node *n)
+{
+    switch (n->kind) {
+    case NODE_ROOT:
+    case NODE_BY_NAME:
+    case NODE_BY_PRINCIPAL:
+    case NODE_COLLECTION:
+    case NODE_META:
+        return TIMEOUT_FIXED;
+    case NODE_CACHE_DIR:
+    case NODE_TICKETS:
+    case NODE_CONFIG:
+    case NODE_CACHE:
+        return TIMEOUT_FILE;
+    default:
+        return 0;
+    }
+}
+
+/* How long it may keep a name in dir.  A directory that several users enter
+ * gives each something else for a name: not at all. */
+static double
+entry_timeout(const struct node *dir, const struct node *n)
+{
+    if (n->uid == EVERYBODY)
+        return TIMEOUT_FIXED;
+    return dir->uid == EVERYBODY ? 0 : TIMEOUT_FILE;
+}
+
+void
+answer_entry(struct request *r, struct node *n)
+{
+    struct fuse_entry_param e = {
+        .ino = n->ino,
+        .generation = 1,
+        .attr_timeout = attr_timeout(n),
+        .entry_timeout = entry_timeout(r->node, n),
+    };
+    int result = tree_attr(r->fs, n, &r->caller, false, &e.attr);
+    if (result != 0) {
+        node_unref(r->fs, n);
+        answer_error(r, result);
+        return;
+    }
+    struct fs *fs = r->fs;
+    fuse_req_t req = r->req;
+    node_looked_up(fs, n);
+    node_unref(fs, n);
+    request_end(r);
+    if (fuse_reply_entry(req, &e) == -ENOENT)
+        node_forget(fs, e.ino, 1); /* the caller was interrupted */
+}
+
+void
+answer_attr(struct request *r, struct node *n, bool refresh)
+{
+    struct stat st;
+    double timeout = attr_timeout(n);
+    int result = tree_attr(r->fs, n, &r->caller, refresh, &st);
+    if (result != 0) {
+        answer_error(r, result);
+        return;
+    }
+    fuse_req_t req = r->req;
+    request_end(r);
+    fuse_reply_attr(req, &st, timeout);
+}
+
+static void
+op_init(void *userdata, struct fuse_conn_info *conn)
+{
+    struct fs *fs = userdata;
+    /* What OPEN says about the kernel's pages is exact: no guesses by
+     * mtime.  READDIRPLUS would look up all to list a few. */
+    conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS |
+                              FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
+                              FUSE_CAP_SPLICE_MOVE);
+    if (fs->ready != NULL)
+        fs->ready(fs->ready_arg);
+}
+
+const struct fuse_lowlevel_ops fs_ops = {
+    .init = op_init,
+    .lookup = op_lookup,
+    .forget = op_forget,
+    .forget_multi = op_forget_multi,
+    .getattr = op_getattr,
+    .readlink = op_readlink,
+    .opendir = op_opendir,
+    .readdir = op_readdir,
+    .releasedir = op_releasedir,
+    .statfs = op_statfs,
+    .open = op_open,
+    .read = op_read,
+    .release = op_release,
+};

@@ -1,0 +1,67 @@
+/*
+ * What the ops_*.c share: a FUSE request being answered.  These files are
+ * thin: resolve, call, map, reply.
+ */
+#ifndef FS_OPS_H
+#define FS_OPS_H
+
+#ifndef FUSE_USE_VERSION
+#define FUSE_USE_VERSION 310
+#endif
+#include <fuse_lowlevel.h>
+
+#include "fs/fs.h"
+
+struct request {
+    fuse_req_t req;
+    struct fs *fs;
+    struct caller caller;
+    struct node *node; /* referenced; NULL: an error was answered */
+};
+
+/*
+ * Begin to answer: find the node and who asks.  False when the request was
+ * answered with an error already.  Each request that began ends with
+ * request_end() or one of the answers below.
+ */
+bool request_begin(struct request *r, fuse_req_t req, fuse_ino_t ino,
+                   const char *operation);
+/* The same for an operation on an open file: as who opened it. */
+bool request_begin_handle(struct request *r, fuse_req_t req,
+                          const struct fuse_file_info *fi,
+                          const char *operation);
+/* Last thing before the reply: no interrupt reaches us from here on. */
+void request_end(struct request *r);
+
+void answer_error(struct request *r, int result); /* 0 too */
+/* Answer with n as the new or found entry; takes over the reference. */
+void answer_entry(struct request *r, struct node *n);
+void answer_attr(struct request *r, struct node *n, bool refresh);
+
+static inline struct handle *
+handle_of(const struct fuse_file_info *fi)
+{
+    return (struct handle *)(uintptr_t)fi->fh;
+}
+
+/* ops_dir.c */
+void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count);
+void op_forget_multi(fuse_req_t req, size_t count,
+                     struct fuse_forget_data *forgets);
+void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_readlink(fuse_req_t req, fuse_ino_t ino);
+void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+                struct fuse_file_info *fi);
+void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_statfs(fuse_req_t req, fuse_ino_t ino);
+/* ops_file.c */
+void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+             struct fuse_file_info *fi);
+void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+
+extern const struct fuse_lowlevel_ops fs_ops;
+
+#endif

@@ -1,0 +1,419 @@
+/*
+ * Bring what is known of a cache up to date with the daemon.
+ *
+ * Every daemon gives a stored credential a UUID of its own and never changes
+ * one in place, so the list of credential UUIDs tells whether anything
+ * changed; only credentials with a new UUID are fetched.  A fetch is whole
+ * when the list after it equals the list before it.
+ */
+#define KCM_INTERNAL
+#include <errno.h>
+#include <string.h>
+
+#include "cred.h"
+#include "kcm.h"
+#include "log.h"
+
+/* On sssd a request costs 1 ms, so the principal and KDC offset of a cache
+ * whose credentials did not change are asked again only this often. */
+#define META_MS 1000
+/* A list of all is cheaper than this many credentials one by one. */
+#define MANY_MISSING 4u
+/* A cache that changes during this many fetches is taken as it comes. */
+#define FETCH_TRIES 10
+/* No host's clock is off by more; Heimdal 7.8 answers uninitialised memory
+ * for an offset that was never set. */
+#define OFFSET_LIMIT (24 * 60 * 60)
+
+struct kcm_snapshot *
+kcm_snapshot_ref(struct kcm_snapshot *s)
+{
+    __atomic_fetch_add(&s->refs, 1, __ATOMIC_RELAXED);
+    return s;
+}
+
+void
+kcm_snapshot_unref(struct kcm_snapshot *s)
+{
+    if (s == NULL || __atomic_fetch_sub(&s->refs, 1, __ATOMIC_ACQ_REL) != 1)
+        return;
+    blob_unref(s->principal);
+    for (size_t i = 0; i < s->count; i++)
+        blob_unref(s->creds[i].bytes);
+    free(s);
+}
+
+static struct kcm_snapshot *
+snapshot_new(struct data uuids)
+{
+    size_t count = uuids.len / KCM_UUID_LEN;
+    struct kcm_snapshot *s =
+        calloc(1, sizeof(*s) + count * sizeof(s->creds[0]));
+    if (s == NULL)
+        return NULL;
+    s->refs = 1;
+    s->count = count;
+    for (size_t i = 0; i < count; i++)
+        memcpy(s->creds[i].uuid, uuids.p + i * KCM_UUID_LEN, KCM_UUID_LEN);
+    return s;
+}
+
+static bool
+same_uuids(const struct kcm_snapshot *s, struct data uuids)
+{
+    if (s == NULL || s->count * KCM_UUID_LEN != uuids.len)
+        return false;
+    for (size_t i = 0; i < s->count; i++)
+        if (memcmp(s->creds[i].uuid, uuids.p + i * KCM_UUID_LEN,
+                   KCM_UUID_LEN) != 0)
+            return false;
+    return true;
+}
+
+static int
+compare_creds(const void *a, const void *b)
+{
+    const struct kcm_snap_cred *const *x = a, *const *y = b;
+    return memcmp((*x)->uuid, (*y)->uuid, KCM_UUID_LEN);
+}
+
+/* Pointers to the credentials of s, sorted by UUID. */
+static const struct kcm_snap_cred **
+sorted(const struct kcm_snapshot *s)
+{
+    const struct kcm_snap_cred **list = calloc(s->count + 1, sizeof(*list));
+    if (list == NULL)
+        return NULL;
+    for (size_t i = 0; i < s->count; i++)
+        list[i] = &s->creds[i];
+    qsort(list, s->count, sizeof(*list), compare_creds);
+    return list;
+}
+
+static bool
+is_missing(const struct kcm_snap_cred *c)
+{
+    return c->bytes == NULL;
+}
+
+/* Take over the bytes that from has; number of credentials still missing. */
+static int
+inherit(struct kcm_snapshot *s, const struct kcm_snapshot *from,
+        size_t *missing_out)
+{
+    size_t missing = s->count;
+    *missing_out = missing;
+    if (from == NULL || from->count == 0)
+        return 0;
+    _cleanup_(freep) const struct kcm_snap_cred **list = sorted(from);
+    if (list == NULL)
+        return -ENOMEM;
+    for (size_t i = 0; i < s->count; i++) {
+        const struct kcm_snap_cred *key = &s->creds[i];
+        const struct kcm_snap_cred **found =
+            bsearch(&key, list, from->count, sizeof(*list), compare_creds);
+        if (found == NULL || (*found)->bytes == NULL)
+            continue;
+        s->creds[i].bytes = blob_ref((*found)->bytes);
+        missing--;
+    }
+    *missing_out = missing;
+    return 0;
+}
+
+/* An empty blob stands for a credential that cannot be parsed. */
+static int
+take_cred(struct kcm_snap_cred *c, struct data bytes)
+{
+    struct cred parsed;
+    struct reader r;
+    reader_init(&r, bytes.p, bytes.len);
+    cred_read(&r, &parsed);
+    if (r.bad) {
+        log_warn("the KCM daemon holds a credential of %zu bytes that is "
+                 "none: left out",
+                 bytes.len);
+        c->bytes = blob_new(NULL, 0);
+    } else {
+        c->bytes = blob_new(parsed.raw.p, parsed.raw.len);
+    }
+    return c->bytes != NULL ? 0 : -ENOMEM;
+}
+
+static int32_t
+sane_offset(const struct kcm *kcm, const struct batch *b, unsigned n)
+{
+    struct reader r;
+    struct data body = batch_reply(b, n).body;
+    reader_init(&r, body.p, body.len);
+    int32_t offset = (int32_t)read_u32(&r);
+    if (kcm_reply_status(b, n) != 0 || r.bad || offset > OFFSET_LIMIT ||
+        offset < -OFFSET_LIMIT)
+        return 0;
+    /* Below that limit, what Heimdal's freed memory most often holds is the
+     * upper half of a pointer into the heap (0x55..) or a library (0x7f..). */
+    bool pointer = offset >> 8 == 0x55 || offset >> 8 == 0x56 ||
+                   offset >> 8 == 0x7f || offset >> 8 == 0x7e;
+    bool heimdal =
+        __atomic_load_n(&kcm->peer, __ATOMIC_RELAXED) == PEER_HEIMDAL &&
+        __atomic_load_n(&kcm->cred_list, __ATOMIC_RELAXED) != SUPPORT_YES;
+    return pointer && heimdal ? 0 : offset;
+}
+
+static int
+take_meta(const struct kcm *kcm, const struct batch *b, unsigned n,
+          struct kcm_snapshot *s)
+{
+    int r = kcm_reply_status(b, n);
+    if (r != 0)
+        return r;
+    struct data body = batch_reply(b, n).body;
+    struct reader reader;
+    struct principal p;
+    if (body.len == 0)
+        return KCM_NOT_FOUND; /* listed, but never initialised */
+    reader_init(&reader, body.p, body.len);
+    principal_read(&reader, &p);
+    if (reader.bad) {
+        log_warn("the KCM daemon holds a principal that is none");
+        return -EIO;
+    }
+    s->kdc_offset = sane_offset(kcm, b, n + 1);
+    s->principal = blob_new(p.raw.p, p.raw.len);
+    return s->principal != NULL ? 0 : -ENOMEM;
+}
+
+static bool
+use_cred_list(const struct kcm *kcm, size_t missing)
+{
+    if (__atomic_load_n(&kcm->cred_list, __ATOMIC_RELAXED) == SUPPORT_NO)
+        return false;
+    int peer = __atomic_load_n(&kcm->peer, __ATOMIC_RELAXED);
+    return missing >= (peer == PEER_SSSD ? 2 : MANY_MISSING);
+}
+
+/* Fill s from a GET_CRED_LIST reply, in the order of its UUIDs.  1: the
+ * list does not fit s, because the cache changed meanwhile. */
+static int
+take_list(struct kcm_snapshot *s, struct data body)
+{
+    struct reader r;
+    reader_init(&r, body.p, body.len);
+    uint32_t count = read_count(&r, 4);
+    if (r.bad)
+        return -EIO;
+    if (count != s->count)
+        return 1;
+    for (uint32_t i = 0; i < count; i++) {
+        struct data bytes = read_data32(&r);
+        if (r.bad)
+            return -EIO;
+        if (!is_missing(&s->creds[i]))
+            continue;
+        int result = take_cred(&s->creds[i], bytes);
+        if (result < 0)
+            return result;
+    }
+    return 0;
+}
+
+/* The same from one GET_CRED_BY_UUID reply for each missing credential. */
+static int
+take_each(struct kcm_snapshot *s, const struct batch *b, unsigned first)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        if (!is_missing(&s->creds[i]))
+            continue;
+        unsigned n = first++;
+        int r = kcm_reply_status(b, n);
+        if (r == KCM_NOT_FOUND)
+            return 1; /* went away meanwhile */
+        struct data body = batch_reply(b, n).body;
+        if (r != 0)
+            body.len = 0; /* sssd cannot read a credential that is empty */
+        r = take_cred(&s->creds[i], body);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* Requests for what s misses; true if by GET_CRED_LIST. */
+static bool
+add_creds(const struct kcm *kcm, struct batch *b, const char *name,
+          const struct kcm_snapshot *s, size_t missing)
+{
+    if (use_cred_list(kcm, missing)) {
+        batch_add_named(b, KCM_OP_GET_CRED_LIST, name);
+        return true;
+    }
+    for (size_t i = 0; i < s->count; i++) {
+        if (!is_missing(&s->creds[i]))
+            continue;
+        batch_add_named(b, KCM_OP_GET_CRED_BY_UUID, name);
+        write_bytes(&b->out, s->creds[i].uuid, KCM_UUID_LEN);
+    }
+    return false;
+}
+
+/* GET_CRED_LIST was answered: learn from it, take it.  1: try again. */
+static int
+take_list_reply(struct kcm *kcm, struct kcm_snapshot *s, const struct batch *b,
+                unsigned n)
+{
+    int r = kcm_reply_status(b, n);
+    if (r < 0)
+        return r;
+    bool sssd = __atomic_load_n(&kcm->peer, __ATOMIC_RELAXED) == PEER_SSSD;
+    if (r == 0)
+        __atomic_store_n(&kcm->cred_list, SUPPORT_YES, __ATOMIC_RELAXED);
+    else if (r == KCM_UNSUPPORTED && !sssd)
+        __atomic_store_n(&kcm->cred_list, SUPPORT_NO, __ATOMIC_RELAXED);
+    return r == 0 ? take_list(s, batch_reply(b, n).body) : 1;
+}
+
+/*
+ * One try to complete s: 0 when the list of UUIDs was the same before and
+ * after, 1 when the cache changed meanwhile; *list_out is the list then.
+ */
+static int
+complete(struct kcm *kcm, const struct caller *caller, const char *name,
+         struct kcm_snapshot *s, size_t missing, bool one_by_one,
+         struct blob **list_out)
+{
+    enum {
+        PRINCIPAL,
+        OFFSET,
+        CREDS
+    };
+    _cleanup_(batch_free) struct batch b = {0};
+    bool list = false;
+    batch_add_named(&b, KCM_OP_GET_PRINCIPAL, name);
+    batch_add_named(&b, KCM_OP_GET_KDC_OFFSET, name);
+    if (missing > 0)
+        list = add_creds(kcm, &b, name, s, one_by_one ? 1 : missing);
+    batch_add_named(&b, KCM_OP_GET_CRED_UUID_LIST, name);
+    int r = kcm_exchange(kcm, caller, &b);
+    if (r == 0)
+        r = kcm_reply_status(&b, b.count - 1);
+    if (r == 0)
+        r = take_meta(kcm, &b, PRINCIPAL, s);
+    if (r != 0)
+        return r;
+    struct data after = batch_reply(&b, b.count - 1).body;
+    *list_out = blob_new(after.p, after.len);
+    if (*list_out == NULL)
+        return -ENOMEM;
+    if (list)
+        r = take_list_reply(kcm, s, &b, CREDS);
+    else
+        r = take_each(s, &b, CREDS);
+    return r != 0 ? r : same_uuids(s, after) ? 0 : 1;
+}
+
+/* The cache changed: uuids is its list now.  A new snapshot of it. */
+static int
+fetch_changed(struct kcm *kcm, const struct caller *caller, const char *name,
+              struct data uuids, const struct kcm_snapshot *old,
+              struct kcm_snapshot **out)
+{
+    _cleanup_(kcm_snapshot_unrefp) struct kcm_snapshot *have = NULL;
+    _cleanup_(blob_unrefp) struct blob *list = NULL;
+    for (int tries = 0; tries < FETCH_TRIES; tries++) {
+        _cleanup_(kcm_snapshot_unrefp) struct kcm_snapshot *s =
+                      snapshot_new(uuids);
+        struct blob *after = NULL;
+        size_t missing;
+        if (s == NULL)
+            return -ENOMEM;
+        int r = inherit(s, have != NULL ? have : old, &missing);
+        if (r == 0)
+            r = complete(kcm, caller, name, s, missing, tries > 2, &after);
+        blob_unref(list);
+        list = after;
+        if (r == 0)
+            *out = take(s);
+        if (r != 1)
+            return r;
+        kcm_snapshot_unref(have);
+        have = take(s); /* what arrived need not be asked for again */
+        uuids = (struct data){list->bytes, list->len};
+    }
+    log_warn("cache %s changes faster than it can be read", name);
+    return -EAGAIN;
+}
+
+/* Did the principal or the offset of an unchanged list change? */
+static int
+check_meta(struct kcm *kcm, const struct batch *b, struct kcm_known *known)
+{
+    struct kcm_snapshot *old = known->snapshot;
+    _cleanup_(kcm_snapshot_unrefp) struct kcm_snapshot *s =
+                  snapshot_new((struct data){NULL, 0});
+    if (s == NULL)
+        return -ENOMEM;
+    int r = take_meta(kcm, b, 1, s);
+    if (r != 0)
+        return r;
+    known->meta_ms = now_ms();
+    if (s->kdc_offset == old->kdc_offset &&
+        s->principal->len == old->principal->len &&
+        memcmp(s->principal->bytes, old->principal->bytes,
+               s->principal->len) == 0)
+        return 0;
+    return 1;
+}
+
+int
+kcm_fetch_as_is(struct kcm *kcm, const struct caller *caller, const char *name,
+                struct kcm_known *known)
+{
+    int r = kcm_know_peer(kcm, caller);
+    if (r < 0)
+        return r;
+    struct kcm_snapshot *old = known->snapshot;
+    bool sssd = __atomic_load_n(&kcm->peer, __ATOMIC_RELAXED) == PEER_SSSD;
+    bool list_only = sssd && old != NULL && old->count > 0 &&
+                     now_ms() - known->meta_ms < META_MS;
+    _cleanup_(batch_free) struct batch b = {0};
+    batch_add_named(&b, KCM_OP_GET_CRED_UUID_LIST, name);
+    if (!list_only) {
+        batch_add_named(&b, KCM_OP_GET_PRINCIPAL, name);
+        batch_add_named(&b, KCM_OP_GET_KDC_OFFSET, name);
+    }
+    r = kcm_exchange(kcm, caller, &b);
+    if (r == 0)
+        r = kcm_reply_status(&b, 0);
+    if (r != 0)
+        return r;
+    struct data uuids = batch_reply(&b, 0).body;
+    if (uuids.len % KCM_UUID_LEN != 0) {
+        log_warn("the KCM daemon lists credentials in %zu bytes", uuids.len);
+        return -EIO;
+    }
+    if (same_uuids(old, uuids)) {
+        r = list_only ? 0 : check_meta(kcm, &b, known);
+        if (r != 1)
+            return r;
+    } else if (!list_only) {
+        r = kcm_reply_status(&b, 1);
+        if (r != 0 || batch_reply(&b, 1).body.len == 0)
+            return r != 0 ? r : KCM_NOT_FOUND;
+    }
+    struct kcm_snapshot *fresh = NULL;
+    r = fetch_changed(kcm, caller, name, uuids, old, &fresh);
+    if (r != 0)
+        return r;
+    kcm_snapshot_unref(old);
+    known->snapshot = fresh;
+    known->meta_ms = now_ms();
+    return 0;
+}
+
+int
+kcm_fetch(struct kcm *kcm, const struct caller *caller, const char *name,
+          struct kcm_known *known)
+{
+    int r = kcm_recover(kcm, caller);
+    return r == 0 ? kcm_fetch_as_is(kcm, caller, name, known) : r;
+}

@@ -1,0 +1,14 @@
+/*
+ * Telling systemd how the daemon fares (Type=notify), without libsystemd.
+ */
+#ifndef KCM_NOTIFY_H
+#define KCM_NOTIFY_H
+
+/*
+ * Send state, as "READY=1" or "STOPPING=1", to the socket that systemd
+ * named in NOTIFY_SOCKET.  Without one nothing happens; a failure is not
+ * worth more than a debug line.  Protocol: sd_notify(3).
+ */
+void notify_systemd(const char *state);
+
+#endif

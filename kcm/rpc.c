@@ -1,0 +1,335 @@
+/*
+ * Framing and exchange.  A batch goes out in chunks: as many requests as fit
+ * CHUNK_BYTES in one send, then their replies.  A longer request goes alone.
+ */
+#include "rpc.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "log.h"
+
+/* sssd takes a request cut at a chunk of the kernel's (~36 KiB) for broken,
+ * so never send more than this at once if it can be helped. */
+#define CHUNK_BYTES    (16u * 1024)
+#define CHUNK_REQUESTS 256u
+#define REPLY_HEADER   8u
+/* A reply of more is nonsense. Heimdal has no limit, so allow its lists. */
+#define REPLY_MAX (64u * 1024 * 1024)
+
+void
+batch_free(struct batch *b)
+{
+    writer_free(&b->out);
+    writer_free(&b->in);
+    free(b->at);
+    *b = (struct batch){0};
+}
+
+void
+batch_finish(struct batch *b)
+{
+    if (b->count > 0 && !b->out.failed) {
+        uint32_t at = b->at[2 * (b->count - 1)];
+        write_u32_at(&b->out, at, (uint32_t)(b->out.len - at - 4));
+    }
+}
+
+void
+batch_add(struct batch *b, enum kcm_opcode op)
+{
+    batch_finish(b);
+    if (b->count == b->room) {
+        unsigned room = b->room > 0 ? b->room * 2 : 8;
+        uint32_t *at = reallocarray(b->at, room, 2 * sizeof(*at));
+        if (at == NULL) {
+            b->out.failed = true;
+            return;
+        }
+        b->at = at;
+        b->room = room;
+    }
+    b->at[2 * b->count] = (uint32_t)b->out.len;
+    b->count++;
+    write_u32(&b->out, 0);
+    write_u8(&b->out, KCM_PROTOCOL_MAJOR);
+    write_u8(&b->out, KCM_PROTOCOL_MINOR);
+    write_u16(&b->out, (uint16_t)op);
+}
+
+void
+batch_add_named(struct batch *b, enum kcm_opcode op, const char *name)
+{
+    batch_add(b, op);
+    write_string(&b->out, name);
+}
+
+void
+batch_rewind(struct batch *b)
+{
+    writer_reset(&b->in);
+    b->answered = 0;
+}
+
+enum kcm_opcode
+batch_opcode(const struct batch *b, unsigned n)
+{
+    const uint8_t *p = b->out.p + b->at[2 * n] + 6;
+    return (enum kcm_opcode)(p[0] << 8 | p[1]);
+}
+
+struct reply
+batch_reply(const struct batch *b, unsigned n)
+{
+    struct reader r;
+    uint32_t at = b->at[2 * n + 1];
+    reader_init(&r, b->in.p + at, b->in.len - at);
+    uint32_t len = read_u32(&r);
+    int32_t outer = (int32_t)read_u32(&r);
+    struct data rest = read_data(&r, len);
+    struct reply reply = {.code = outer, .outer = outer != 0};
+    if (outer != 0)
+        return reply;
+    reader_init(&r, rest.p, rest.len);
+    reply.code = (int32_t)read_u32(&r);
+    reply.body = read_data(&r, reader_left(&r));
+    return reply;
+}
+
+static size_t
+request_end(const struct batch *b, unsigned n)
+{
+    return n + 1 < b->count ? b->at[2 * (n + 1)] : b->out.len;
+}
+
+struct data
+batch_request(const struct batch *b, unsigned n)
+{
+    size_t start = b->at[2 * n] + 4;
+    return (struct data){b->out.p + start, request_end(b, n) - start};
+}
+
+/* The requests from b->answered on that go out together. */
+static struct data
+next_chunk(const struct batch *b, unsigned *count_out)
+{
+    uint32_t start = b->at[2 * b->answered];
+    unsigned n = b->answered;
+    size_t end = start;
+    while (n < b->count && n - b->answered < CHUNK_REQUESTS) {
+        size_t next = request_end(b, n);
+        if (n > b->answered && next - start > CHUNK_BYTES)
+            break;
+        end = next;
+        n++;
+    }
+    *count_out = n - b->answered;
+    return (struct data){b->out.p + start, end - start};
+}
+
+/* Send what the socket takes: 0, -EAGAIN or -EPIPE. */
+static int
+send_some(struct conn *c)
+{
+    while (c->unsent.len > 0) {
+        ssize_t n = send(c->fd, c->unsent.p, c->unsent.len,
+                         MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno == EAGAIN ? -EAGAIN : -EPIPE;
+        c->unsent.p += n;
+        c->unsent.len -= (size_t)n;
+    }
+    return 0;
+}
+
+/* Receive what is there behind w: bytes received, 0 at the end, -errno. */
+static ssize_t
+receive_some(struct conn *c, struct writer *w)
+{
+    if (!writer_reserve(w, 4096))
+        return -ENOMEM;
+    ssize_t n;
+    do
+        n = recv(c->fd, w->p + w->len, w->cap - w->len, MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return errno == EAGAIN ? -EAGAIN : -EPIPE;
+    w->len += (size_t)n;
+    c->received += (size_t)n;
+    return n;
+}
+
+/* Length of the whole reply at p; 0 while that is not known. */
+static int
+reply_length(struct data d, size_t *len_out)
+{
+    struct reader r;
+    reader_init(&r, d.p, d.len);
+    uint32_t len = read_u32(&r);
+    int32_t outer = (int32_t)read_u32(&r);
+    *len_out = 0;
+    if (r.bad)
+        return 0;
+    if (len > REPLY_MAX || (len < 4 && outer == 0))
+        return -EIO;
+    *len_out = (size_t)len + REPLY_HEADER;
+    return 0;
+}
+
+/* Count the replies that b->in holds whole behind *parsed. */
+static int
+take_replies(struct conn *c, struct batch *b, size_t *parsed)
+{
+    while (c->awaited > 0) {
+        size_t left = b->in.len - *parsed, len;
+        int r = reply_length((struct data){b->in.p + *parsed, left}, &len);
+        if (r < 0)
+            return r;
+        if (len == 0 || len > left)
+            return 0;
+        b->at[2 * b->answered + 1] = (uint32_t)*parsed;
+        *parsed += len;
+        b->answered++;
+        c->awaited--;
+    }
+    return *parsed == b->in.len ? 0 : -EIO; /* more than was asked for */
+}
+
+static int
+exchange_chunk(struct conn *c, struct batch *b, const struct caller *caller)
+{
+    size_t parsed = b->in.len;
+    c->unsent = next_chunk(b, &c->awaited);
+    c->requests += c->awaited;
+    while (c->awaited > 0) {
+        int r = send_some(c);
+        if (r == -EPIPE)
+            return r;
+        r = wait_fd(c->fd, c->unsent.len > 0 ? POLLIN | POLLOUT : POLLIN,
+                    caller);
+        if (r < 0)
+            return r;
+        ssize_t n = receive_some(c, &b->in);
+        if (n == -EAGAIN)
+            continue;
+        if (n < 0)
+            return (int)n;
+        if (n == 0)
+            return b->in.len == parsed ? -EPIPE : -EIO;
+        r = take_replies(c, b, &parsed);
+        if (r < 0)
+            return r;
+    }
+    c->used = true;
+    return 0;
+}
+
+int
+conn_exchange(struct conn *c, struct batch *b, const struct caller *caller)
+{
+    batch_finish(b);
+    if (b->out.failed)
+        return -ENOMEM;
+    while (b->answered < b->count) {
+        int r = exchange_chunk(c, b, caller);
+        if (r < 0) {
+            /* What was not sent belongs to the batch: keep a copy for the
+             * drain, which outlives it. */
+            write_data(&c->rest, c->unsent);
+            c->unsent = writer_data(&c->rest);
+            if (b->in.len > 0 && b->answered > 0) {
+                uint32_t last = b->at[2 * (b->answered - 1) + 1];
+                struct data d = {b->in.p + last, b->in.len - last};
+                size_t len = 0;
+                (void)reply_length(d, &len);
+                write_bytes(&c->partial, d.p + len, d.len - len);
+            } else {
+                write_data(&c->partial, writer_data(&b->in));
+            }
+            return r;
+        }
+    }
+    return 0;
+}
+
+void
+conn_free(struct conn *c)
+{
+    if (c == NULL)
+        return;
+    close(c->fd);
+    writer_free(&c->rest);
+    writer_free(&c->partial);
+    free(c);
+}
+
+/* One step of draining: true when nothing is left to send or to read. */
+static bool
+drain_step(struct conn *c)
+{
+    if (send_some(c) == -EPIPE)
+        return true;
+    for (;;) {
+        ssize_t n = receive_some(c, &c->partial);
+        if (n == -EAGAIN)
+            return false;
+        if (n <= 0)
+            return true;
+        size_t len;
+        int r = reply_length(writer_data(&c->partial), &len);
+        while (r == 0 && len > 0 && len <= c->partial.len) {
+            memmove(c->partial.p, c->partial.p + len, c->partial.len - len);
+            c->partial.len -= len;
+            if (--c->awaited == 0)
+                return true;
+            r = reply_length(writer_data(&c->partial), &len);
+        }
+        if (r < 0)
+            return true;
+    }
+}
+
+/* A peer that answers nothing for this long is not going to. */
+#define DRAIN_MS (10 * 60 * 1000)
+
+static void *
+drain(void *arg)
+{
+    struct conn *c = arg;
+    int64_t end = now_ms() + DRAIN_MS;
+    while (!drain_step(c)) {
+        struct pollfd p = {.fd = c->fd, .events = POLLIN};
+        if (c->unsent.len > 0)
+            p.events |= POLLOUT;
+        int64_t left = end - now_ms();
+        if (left <= 0 || (poll(&p, 1, (int)left) < 0 && errno != EINTR))
+            break;
+    }
+    conn_free(c);
+    return NULL;
+}
+
+void
+conn_abandon(struct conn *c)
+{
+    pthread_t thread;
+    pthread_attr_t attr;
+    if (c->awaited == 0) {
+        conn_free(c);
+        return;
+    }
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attr, (size_t)256 * 1024);
+    if (pthread_create(&thread, &attr, drain, c) != 0) {
+        log_warn("no thread to drain an abandoned KCM connection");
+        conn_free(c);
+    }
+    pthread_attr_destroy(&attr);
+}

@@ -1,0 +1,216 @@
+/*
+ * Wakes, waits and turns.
+ */
+#include "wait.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+struct turn_waiter {
+    struct turn_waiter *next;
+    struct wake *wake;
+    bool granted;
+};
+
+static pthread_once_t key_once = PTHREAD_ONCE_INIT;
+static pthread_key_t wake_key;
+
+int64_t
+now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static void
+wake_free(void *p)
+{
+    struct wake *w = p;
+    close(w->fd);
+    free(w);
+}
+
+static void
+make_key(void)
+{
+    pthread_key_create(&wake_key, wake_free);
+}
+
+static void
+clear(struct wake *w)
+{
+    uint64_t count;
+    (void)!read(w->fd, &count, sizeof(count));
+}
+
+static void
+nudge(struct wake *w)
+{
+    uint64_t one = 1;
+    (void)!write(w->fd, &one, sizeof(one));
+}
+
+struct wake *
+wake_mine(void)
+{
+    pthread_once(&key_once, make_key);
+    struct wake *w = pthread_getspecific(wake_key);
+    if (w != NULL) {
+        if (__atomic_exchange_n(&w->interrupted, false, __ATOMIC_ACQ_REL))
+            clear(w);
+        return w;
+    }
+    w = malloc(sizeof(*w));
+    if (w == NULL)
+        return NULL;
+    w->interrupted = false;
+    w->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (w->fd < 0 || pthread_setspecific(wake_key, w) != 0) {
+        if (w->fd >= 0)
+            close(w->fd);
+        free(w);
+        return NULL;
+    }
+    return w;
+}
+
+void
+wake_interrupt(struct wake *w)
+{
+    __atomic_store_n(&w->interrupted, true, __ATOMIC_RELEASE);
+    nudge(w);
+}
+
+int
+wait_fd(int fd, short events, const struct caller *caller)
+{
+    for (;;) {
+        if (__atomic_load_n(&caller->wake->interrupted, __ATOMIC_ACQUIRE))
+            return -EINTR;
+        int64_t left = caller->deadline - now_ms();
+        if (left <= 0)
+            return -ETIMEDOUT;
+        struct pollfd p[2] = {
+            {.fd = fd, .events = events},
+            {.fd = caller->wake->fd, .events = POLLIN},
+        };
+        int n = poll(p, 2, left > 1000000 ? 1000000 : (int)left);
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        if (n > 0 && p[0].revents != 0)
+            return 0;
+        if (n > 0 && p[1].revents != 0) {
+            clear(caller->wake);
+            if (fd < 0)
+                return 0;
+        }
+    }
+}
+
+void
+turn_init(struct turn *t, unsigned count)
+{
+    pthread_mutex_init(&t->lock, NULL);
+    t->free = count;
+    t->first = t->last = NULL;
+}
+
+void
+turn_destroy(struct turn *t)
+{
+    assert(t->first == NULL);
+    pthread_mutex_destroy(&t->lock);
+}
+
+bool
+turn_try(struct turn *t)
+{
+    pthread_mutex_lock(&t->lock);
+    bool got = t->free > 0;
+    if (got)
+        t->free--;
+    pthread_mutex_unlock(&t->lock);
+    return got;
+}
+
+static void
+enqueue_locked(struct turn *t, struct turn_waiter *w)
+{
+    if (t->last != NULL)
+        t->last->next = w;
+    else
+        t->first = w;
+    t->last = w;
+}
+
+static void
+dequeue_locked(struct turn *t, struct turn_waiter *w)
+{
+    struct turn_waiter **link = &t->first, *previous = NULL;
+    while (*link != w) {
+        previous = *link;
+        link = &previous->next;
+    }
+    *link = w->next;
+    if (t->last == w)
+        t->last = previous;
+}
+
+/* After a wait that failed: true if the turn came at the same moment. */
+static bool
+give_up(struct turn *t, struct turn_waiter *w)
+{
+    pthread_mutex_lock(&t->lock);
+    bool granted = w->granted;
+    if (!granted)
+        dequeue_locked(t, w);
+    pthread_mutex_unlock(&t->lock);
+    return granted;
+}
+
+int
+turn_take(struct turn *t, const struct caller *caller)
+{
+    struct turn_waiter w = {.wake = caller->wake};
+    pthread_mutex_lock(&t->lock);
+    if (t->free > 0) {
+        t->free--;
+        pthread_mutex_unlock(&t->lock);
+        return 0;
+    }
+    enqueue_locked(t, &w);
+    pthread_mutex_unlock(&t->lock);
+    for (;;) {
+        int r = wait_fd(-1, 0, caller);
+        if (r < 0 && !give_up(t, &w))
+            return r;
+        if (r < 0)
+            return 0;
+        pthread_mutex_lock(&t->lock);
+        bool granted = w.granted;
+        pthread_mutex_unlock(&t->lock);
+        if (granted)
+            return 0;
+    }
+}
+
+void
+turn_give(struct turn *t)
+{
+    pthread_mutex_lock(&t->lock);
+    struct turn_waiter *w = t->first;
+    if (w == NULL) {
+        t->free++;
+    } else {
+        dequeue_locked(t, w);
+        w->granted = true;
+        nudge(w->wake);
+    }
+    pthread_mutex_unlock(&t->lock);
+}

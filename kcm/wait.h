@@ -1,0 +1,65 @@
+/*
+ * Waiting with a deadline that a signal to the caller can end.
+ *
+ * Every wait in the program - for a KCM reply, for a turn at a cache, for a
+ * free connection - is a poll(2) with the caller's deadline and the eventfd
+ * of the waiting thread, so that one interrupt ends any of them.
+ */
+#ifndef KCM_WAIT_H
+#define KCM_WAIT_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* One per thread; lives as long as its thread. */
+struct wake {
+    int fd;
+    bool interrupted; /* atomic */
+};
+
+/*
+ * On whose behalf an operation runs.  Made where a request comes in, passed
+ * down to everything that waits or talks to the KCM daemon.
+ */
+struct caller {
+    uid_t uid;
+    gid_t gid;
+    pid_t pid;
+    int64_t deadline; /* of now_ms() */
+    struct wake *wake;
+};
+
+/* Milliseconds of CLOCK_MONOTONIC. */
+int64_t now_ms(void);
+
+/* This thread's wake, with nothing pending; NULL when out of descriptors. */
+struct wake *wake_mine(void);
+/* Make the waits of w's current caller return -EINTR.  Any thread. */
+void wake_interrupt(struct wake *w);
+
+/*
+ * Wait until fd has one of the poll events, the deadline or an interrupt:
+ * 0, -ETIMEDOUT or -EINTR.  fd < 0 waits for the wake alone and returns 0
+ * when it was nudged.
+ */
+int wait_fd(int fd, short events, const struct caller *caller);
+
+/*
+ * A counting semaphore, first come first served: turn_take() waits as above.
+ */
+struct turn {
+    pthread_mutex_t lock;
+    unsigned free;
+    struct turn_waiter *first, *last;
+};
+
+void turn_init(struct turn *t, unsigned count);
+void turn_destroy(struct turn *t);
+int turn_take(struct turn *t, const struct caller *caller);
+/* Take without waiting: false if it is not free. */
+bool turn_try(struct turn *t);
+void turn_give(struct turn *t);
+
+#endif

@@ -1,0 +1,30 @@
+#!/usr/bin/python3
+"""GSS-API by python3-gssapi (MIT's libgssapi):
+
+  gsscache.py init CACHE|- SERVICE@HOST   initiate; CACHE or $KRB5CCNAME
+  gsscache.py accept KEYTAB               accept a base64 token from stdin
+"""
+import base64
+import sys
+
+import gssapi
+
+
+def init(cache, service):
+    store = None if cache == "-" else {"ccache": cache}
+    mine = gssapi.Credentials(usage="initiate", store=store)
+    peer = gssapi.Name(service, gssapi.NameType.hostbased_service)
+    context = gssapi.SecurityContext(name=peer, creds=mine, usage="initiate",
+                                     flags=[])
+    print("principal", mine.name)
+    print("token", base64.b64encode(context.step()).decode())
+
+
+def accept(keytab):
+    mine = gssapi.Credentials(usage="accept", store={"keytab": keytab})
+    context = gssapi.SecurityContext(creds=mine, usage="accept")
+    context.step(base64.b64decode(sys.stdin.read()))
+    print("peer", context.initiator_name)
+
+
+{"init": init, "accept": accept}[sys.argv[1]](*sys.argv[2:])

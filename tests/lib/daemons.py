@@ -1,0 +1,142 @@
+"""The KCM daemons, each private: its own socket, state and namespace.
+
+All of them put their socket at DIR/run/.heim_org.h5l.kcm-socket, so that
+DIR/run bound over /run is what Heimdal's tools need (their path is compiled
+in); see users.User.heimdal.
+"""
+import os
+import signal
+import subprocess
+
+from util import (HEIMDAL_SOCKET, Failed, connectable, end_process, tail,
+                  wait_for)
+
+ALL = ("heimdal", "sssd", "kcmd", "embedded")
+
+
+class Daemon:
+    """start, stop (SIGTERM), kill (SIGKILL), restart; state in self.dir."""
+    name = "?"
+    keeps_state = False         # over a restart
+
+    def __init__(self, directory, conf):
+        self.dir = directory
+        self.run_dir = os.path.join(directory, "run")
+        self.socket = os.path.join(self.run_dir, HEIMDAL_SOCKET)
+        self.conf = conf            # krb5.conf
+        self.log = os.path.join(directory, "log")
+        self.process = None
+        os.makedirs(self.run_dir, exist_ok=True)
+        os.chmod(directory, 0o755)
+
+    def start(self):
+        self.process = self._spawn()
+
+        def ready():
+            if self.process.poll() is not None:
+                raise Failed("%s ended with status %d at start:\n%s" % (
+                    self.name, self.process.returncode, tail(self.log)))
+            return connectable(self.socket)
+        wait_for("%s's socket" % self.name, ready)
+        return self
+
+    def _popen(self, command):
+        with open(self.log, "ab") as log:
+            # a session of its own: a daemon may signal its process group
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+                env=dict(os.environ, KRB5_CONFIG=self.conf, LC_ALL="C"))
+
+    def stop(self):
+        if self.running():
+            self._end(signal.SIGTERM)
+
+    def kill(self):
+        if self.running():
+            self._end(signal.SIGKILL)
+
+    def _end(self, sig):
+        end_process(self.process, sig)
+
+    def restart(self):
+        self.stop()
+        return self.start()
+
+    def running(self):
+        return self.process is not None and self.process.poll() is None
+
+    def assert_alive(self):
+        if not self.running():
+            raise Failed("%s is dead:\n%s" % (self.name, tail(self.log)))
+
+
+class Heimdal(Daemon):
+    name = "heimdal"
+
+    def _spawn(self):
+        # exec all the way: the pid is kcm's
+        return self._popen([
+            "unshare", "-m", "--propagation", "private", "sh", "-c",
+            'mount --bind "$1" /run && exec /usr/sbin/kcm',
+            "sh", self.run_dir])
+
+
+class Sssd(Daemon):
+    name = "sssd"
+    keeps_state = True
+
+    def __init__(self, directory, conf, *lines):
+        """lines: more of [kcm], as "max_uid_ccaches = 4"."""
+        super().__init__(directory, conf)
+        self.keeps_state = not any("memory" in line for line in lines)
+        for d in ("etc", "lib/db", "lib/secrets"):
+            os.makedirs(os.path.join(directory, d), exist_ok=True)
+        path = os.path.join(directory, "etc", "sssd.conf")
+        with open(path, "w") as f:
+            f.write("[sssd]\nservices =\n[kcm]\nsocket_path = %s\n"
+                    "responder_idle_timeout = 0\n" % self.socket)
+            f.writelines(line + "\n" for line in lines)
+        os.chmod(path, 0o600)
+
+    def _spawn(self):
+        # sssd_kcm ends with its parent, so the shell stays and waits
+        pid = os.path.join(self.dir, "pid")
+        if os.path.exists(pid):
+            os.unlink(pid)
+        process = self._popen([
+            "unshare", "-m", "--propagation", "private", "sh", "-c",
+            'mount --bind "$1/lib" /var/lib/sss && '
+            'mount --bind "$1/etc" /etc/sssd && '
+            'sssd --genconf-section=kcm && { '
+            '/usr/libexec/sssd/sssd_kcm --uid 0 --gid 0 --logger=stderr -d 0 &'
+            ' echo $! >"$1/pid.new"; mv "$1/pid.new" "$1/pid"; wait $!; }',
+            "sh", self.dir])
+        wait_for("sssd_kcm's pid", lambda: os.path.exists(pid) or
+                 process.poll() is not None)
+        return process
+
+    def _end(self, sig):
+        with open(os.path.join(self.dir, "pid")) as f:
+            os.kill(int(f.read()), sig)
+        # the shell ends by itself, with its child's status
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise Failed("sssd_kcm did not end on signal %d" % sig) from None
+
+
+class Kcmd(Daemon):
+    name = "kcmd"
+
+    def __init__(self, directory, conf, binary, *options):
+        super().__init__(directory, conf)
+        self.binary, self.options = binary, options
+
+    def _spawn(self):
+        if not os.access(self.binary, os.X_OK):
+            raise Failed("%s is not built (make)" % self.binary)
+        return self._popen([self.binary, "-f", "--socket=" + self.socket,
+                            *self.options])

@@ -1,0 +1,274 @@
+"""A KCM proxy that counts and checks what goes through it.
+
+It listens as the daemon would and connects on with its peer's uid and gid,
+so that the daemon sees whom it would see without it.  Per connection two
+threads copy whole messages.  What the client does wrong on the wire is
+collected in `violations`:
+
+  - a request not 2.0, too short, of an opcode that crashes a real daemon,
+    or (up to 32 KiB, where the kernel never splits) not in one piece
+  - a connection closed with a reply unread or a request half sent
+
+Faults on demand: hold(OPCODE) keeps the replies back until release(),
+replace_reply(OPCODE, BYTES) answers that instead, drop(OPCODE) closes
+without an answer; hold_uid(UID) holds all replies to one user.
+"""
+import os
+import queue
+import socket
+import struct
+import threading
+from collections import Counter
+
+from kcmwire import OPCODES, connect_as
+from util import Failed, HEIMDAL_SOCKET
+
+GC_CACHED = 1
+ONE_PIECE = 32768
+
+
+class Proxy:
+    def __init__(self, upstream, directory):
+        self.upstream = upstream
+        self.run_dir = os.path.join(directory, "run")
+        self.socket = os.path.join(self.run_dir, HEIMDAL_SOCKET)
+        self.lock = threading.Condition()
+        self.calls = Counter()          # opcode name -> requests
+        self.log = []                   # [(uid, opcode name, arguments)]
+        self.connections = 0
+        self.round_trips = 0            # exchanges; a pipelined batch is one
+        self.violations = []
+        self.may_abandon = False        # a test of deadlines sets it
+        self._held, self._replies, self._drops = set(), {}, set()
+        self._sockets = set()
+        self._listener = None
+        os.makedirs(self.run_dir, exist_ok=True)
+
+    def start(self):
+        if os.path.exists(self.socket):
+            os.unlink(self.socket)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(self.socket)
+        os.chmod(self.socket, 0o666)
+        self._listener.listen(128)
+        threading.Thread(target=self._accept, args=(self._listener,),
+                         daemon=True).start()
+        return self
+
+    def stop(self):
+        """As a daemon that ends: no listener, connections closed."""
+        if self._listener:
+            try:
+                self._listener.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            self._listener.close()
+            self._listener = None
+        with self.lock:
+            sockets = list(self._sockets)
+            self._held.clear()
+            self.lock.notify_all()
+        for s in sockets:
+            _shutdown(s)
+
+    # -- faults
+
+    def hold(self, opcode):
+        with self.lock:
+            self._held.add(opcode)
+
+    def hold_uid(self, uid):
+        self.hold(uid)
+
+    def release(self):
+        with self.lock:
+            self._held.clear()
+            self.lock.notify_all()
+
+    def replace_reply(self, opcode, data):
+        self._replies[opcode] = data
+
+    def drop(self, opcode):
+        self._drops.add(opcode)
+
+    def heal(self):
+        self._replies.clear()
+        self._drops.clear()
+        self.release()
+
+    # -- what was seen
+
+    def reset(self):
+        with self.lock:
+            self.calls.clear()
+            self.log.clear()
+            self.connections = self.round_trips = 0
+
+    def waiting(self, opcode):
+        """Requests of this opcode seen since the last reset()."""
+        with self.lock:
+            return self.calls[opcode]
+
+    def waiting_uid(self, uid):
+        with self.lock:
+            return any(entry[0] == uid for entry in self.log)
+
+    def check(self):
+        with self.lock:
+            if self.violations:
+                raise Failed("on the wire: " + "; ".join(self.violations[:5]))
+
+    def _violation(self, text, *args):
+        with self.lock:
+            self.violations.append(text % args)
+
+    # -- the two directions
+
+    def _accept(self, listener):
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,),
+                             daemon=True).start()
+
+    def _serve(self, client):
+        _, uid, gid = struct.unpack("3i", client.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        try:
+            server = connect_as(self.upstream, uid, gid, None)
+        except OSError:
+            client.close()
+            return
+        # Large requests: sssd wants each whole in one read.
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+        with self.lock:
+            self.connections += 1
+            self._sockets |= {client, server}
+        link = _Link(self, client, server, uid)
+        back = threading.Thread(target=link.replies, daemon=True)
+        back.start()
+        link.requests()
+        _shutdown(server)
+        back.join()
+        with self.lock:
+            self._sockets -= {client, server}
+        client.close()
+        server.close()
+
+
+class _Link:
+    """One client connection and its upstream one."""
+
+    def __init__(self, proxy, client, server, uid):
+        self.proxy, self.client, self.server = proxy, client, server
+        self.uid = uid
+        self.pending = queue.Queue()    # opcode names, in order of requests
+        self.unanswered = 0
+
+    def requests(self):
+        buffer = b""
+        while True:
+            try:
+                part = self.client.recv(1 << 20)
+            except ConnectionResetError:
+                self._closed("with a reply unread")
+                return
+            except OSError:
+                return
+            if not part:
+                if buffer:
+                    self._closed("in the middle of a request")
+                elif self.unanswered:
+                    self._closed("with %d replies to come" % self.unanswered)
+                return
+            buffer += part
+            try:
+                buffer = self._forward(buffer)
+            except OSError:             # upstream is gone
+                _shutdown(self.client)
+                return
+
+    def _closed(self, how):
+        if not self.proxy.may_abandon:
+            self.proxy._violation("closed %s", how)
+
+    def _forward(self, buffer):
+        first = True
+        while len(buffer) >= 4:
+            size, = struct.unpack(">I", buffer[:4])
+            if len(buffer) < 4 + size:
+                break
+            body, buffer = buffer[4:4 + size], buffer[4 + size:]
+            name = self._examine(body)
+            with self.proxy.lock:
+                self.proxy.calls[name] += 1
+                self.proxy.log.append((self.uid, name, body[4:]))
+                if first and self.unanswered == 0:
+                    self.proxy.round_trips += 1
+                self.unanswered += 1
+            first = False
+            if name in self.proxy._drops:
+                _shutdown(self.client)
+                raise ConnectionError("dropped on demand")
+            self.pending.put(name)
+            self.server.sendall(struct.pack(">I", size) + body)
+        if buffer:
+            size = struct.unpack(">I", buffer[:4])[0] if len(buffer) >= 4 \
+                else 0
+            if size < ONE_PIECE:
+                self.proxy._violation("a request of %d bytes in pieces (%d "
+                                      "came first)", size, len(buffer))
+        return buffer
+
+    def _examine(self, body):
+        if len(body) < 4 or body[:2] != b"\2\0":
+            self.proxy._violation("malformed request %r", body[:8])
+            return "?"
+        number, = struct.unpack(">H", body[2:4])
+        name = OPCODES.get(number, str(number))
+        if number not in OPCODES or name == "GET_INITIAL_TICKET":
+            self.proxy._violation("forbidden opcode %s", name)
+        if name in ("CHMOD", "CHOWN"):
+            self.proxy._violation("%s sent", name)
+        if name == "RETRIEVE":
+            rest = body[4:].split(b"\0", 1)[-1]
+            if len(rest) < 4 or not struct.unpack(">I", rest[:4])[0] \
+                    & GC_CACHED:
+                self.proxy._violation("RETRIEVE without GC_CACHED")
+        return name
+
+    def replies(self):
+        try:
+            while True:
+                head = self._exactly(8)
+                size, = struct.unpack(">I", head[:4])
+                message = head + self._exactly(size)
+                name = self.pending.get()
+                with self.proxy.lock:
+                    while {name, self.uid} & self.proxy._held:
+                        self.proxy.lock.wait()
+                    self.unanswered -= 1
+                message = self.proxy._replies.get(name, message)
+                self.client.sendall(message)
+        except (OSError, EOFError):
+            _shutdown(self.client)
+
+    def _exactly(self, count):
+        data = b""
+        while len(data) < count:
+            part = self.server.recv(count - len(data))
+            if not part:
+                raise EOFError
+            data += part
+        return data
+
+
+def _shutdown(s):
+    try:
+        s.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+
+

@@ -1,0 +1,328 @@
+"""A KCM daemon that is down, late, restarted, hung or talks nonsense."""
+import errno
+import os
+import signal
+import struct
+import subprocess
+import threading
+import time
+
+import ccfile
+from harness import ALL, REAL, test
+from kcmwire import OPCODES
+from made import made_cache, usual_creds
+from tree import paths_of
+from util import check, eq, has, lacks, raises, wait_for
+
+TGT = "krbtgt/EXAMPLE.COM@EXAMPLE.COM"
+READ_OPS = [name for name in OPCODES.values() if name.startswith("GET_")]
+
+
+def refused(u, *paths):
+    for path in paths:
+        raises(errno.ECONNREFUSED, u.read, path)
+
+
+@test(*REAL)
+def down_at_mount_then_started(t):
+    d = t.own_daemon(start=False)
+    m, u = t.mount(), t.user()
+    refused(u, m / "default/cache", m / ("krb5cc_%d" % u.uid),
+            m / "00000000-0000-0000-0000-000000000001/cache")
+    raises(errno.ECONNREFUSED, u.list, m / "by-name")
+    raises(errno.ECONNREFUSED, u.list, m / "by-principal")
+    r = u.run("klist", cc="FILE:%s/default/cache" % m, code=1)
+    lacks(r.err, "No credentials cache found", "klist's message")
+    d.start()
+    u.kinit()
+    eq(u.klist("FILE:%s/default/cache" % m), (u.principal, [TGT]))
+    eq(u.klist("DIR:%s/collection" % m)[0], u.principal)
+
+
+@test(*REAL)
+def stopped_and_started_again(t):
+    d = t.own_daemon()
+    m, u = t.mount(), t.user()
+    u.kinit()
+    paths = paths_of(t, m, u)
+    image = u.read(paths.cache)
+    for end in (d.stop, d.kill):
+        end()
+        refused(u, *paths.forms.values())
+        d.start()
+        if not d.keeps_state:
+            wait_for("the empty daemon to show",
+                     lambda: not u.exists(paths.forms["default"]))
+            u.kinit()
+            eq(u.klist("FILE:" + paths.forms["default"])[0], u.principal)
+            paths = paths_of(t, m, u)
+        else:
+            eq(u.read(paths.cache), image)
+            eq(u.klist("FILE:" + paths.forms["default"]),
+               (u.principal, [TGT]))
+        eq(u.klist("DIR:%s/collection" % m)[0], u.principal)
+
+
+@test(*REAL)
+def restarted_between_two_reads(t):
+    """Kept connections are dead, and nobody notices."""
+    d = t.own_daemon()
+    m, u = t.mount(), t.user()
+    u.kinit()
+    path = m / "default/cache"
+    before = u.read(path)
+    d.restart()
+    if not d.keeps_state:
+        u.kinit()
+    after = ccfile.parse(u.read(path))
+    eq(str(after.principal), u.principal)
+    if d.keeps_state:
+        eq(after.bytes(), before)
+    eq(after.servers(), [TGT])
+
+
+@test("sssd")
+def idle_connections_are_closed(t):
+    """client_idle_timeout: the daemon closes, the next call reconnects."""
+    t.own_daemon("client_idle_timeout = 10")
+    p = t.proxy()
+    m = t.mount(socket=p.socket)
+    u = t.user()
+    u.kinit()
+    path = m / "default/cache"
+    before = u.read(path)
+    # What sssd does after 10 to 15 s is done here to each connection now.
+    p.stop()
+    refused(u, path)
+    p.start()
+    eq(u.read(path), before)
+
+
+@test(*REAL)
+def open_files_outlive_the_daemon(t):
+    d = t.own_daemon()
+    m, u = t.mount(), t.user()
+    creds = usual_creds(u, 30)
+    name = made_cache(t, u, creds, offset=0)
+    path = paths_of(t, m, u, name).cache
+    want = u.read(path)
+    fd = u.call(os.open, path, os.O_RDONLY)
+    try:
+        d.kill()
+        got = b""
+        while part := os.read(fd, 1000):
+            got += part
+        eq(got, want)
+    finally:
+        os.close(fd)
+    d.start()
+
+
+@test(*REAL)
+def listings_say_so_too(t):
+    """Never an empty directory for a dead daemon, never ENOENT."""
+    d = t.own_daemon()
+    m, u = t.mount(), t.user()
+    u.kinit()
+    paths = paths_of(t, m, u)
+    u.list(m.path)
+    d.stop()
+    for path in (m.path, m / "by-name", m / "by-principal", paths.dir,
+                 paths / "tickets", paths / "config"):
+        try:
+            listed = u.list(path)
+        except OSError as e:
+            eq(e.errno, errno.ECONNREFUSED, path)
+            continue
+        # what needs no answer of the daemon may still be listed
+        check(path in (m.path, paths.dir), "%s lists %s", path, listed)
+        lacks(" ".join(listed), paths.uuid, path)
+    for name in ("principal", "info", "info.json"):
+        raises(errno.ECONNREFUSED, u.read, paths / name)
+    # primary is always readable: MIT overwrites it otherwise
+    u.read(m / "collection/primary")
+    has(u.text(m / ".kcmfs/status"), t.kcm_socket)
+    d.start()
+    if d.keeps_state:
+        eq(u.text(paths / "principal"), u.principal + "\n")
+
+
+@test(*REAL)
+def a_missing_socket(t):
+    """ENOENT of connect(2) is not "no such cache"."""
+    d = t.own_daemon()
+    m, u = t.mount(), t.user()
+    u.kinit()
+    u.read(m / "default/cache")
+    d.stop()
+    if os.path.exists(d.socket):
+        os.unlink(d.socket)
+    refused(u, m / "default/cache")
+    d.start()
+    u.kinit()
+    eq(u.klist("FILE:%s/default/cache" % m)[0], u.principal)
+
+
+@test(*REAL)
+def no_answer_in_time(t):
+    p = t.proxy()
+    p.may_abandon = True
+    m = t.mount("-o", "timeout=1", socket=p.socket)
+    u = t.user()
+    u.kinit()
+    want = u.read(m / "default/cache")
+    for op in READ_OPS:
+        p.hold(op)
+    raises(errno.ETIMEDOUT, u.read, m / "default/cache")
+    p.release()
+    eq(u.read(m / "default/cache"), want)
+
+
+@test(*REAL)
+def one_hangs_the_others_work(t):
+    """A waits for an answer; B's calls go on."""
+    p = t.proxy()
+    p.may_abandon = True
+    m = t.mount("-o", "timeout=60", socket=p.socket)
+    a, b = t.user(), t.user()
+    path = m / "default/cache"
+    want = {}
+    for u in (a, b):
+        u.kinit()
+        want[u] = u.read(path)
+    p.reset()
+    p.hold_uid(a.uid)
+    got = []
+    thread = threading.Thread(target=lambda: got.append(a.read(path)))
+    thread.start()
+    wait_for("A's request", lambda: p.waiting_uid(a.uid))
+    for _ in range(20):
+        eq(b.read(path), want[b])
+    b.list(m / "by-name")
+    eq(got, [], "A's read, whose answer is held")
+    p.release()
+    thread.join()
+    eq(got, [want[a]])
+
+
+@test(*REAL)
+def interrupted_by_a_signal(t):
+    p = t.proxy()
+    p.may_abandon = True
+    m = t.mount("-o", "timeout=60", socket=p.socket)
+    u = t.user()
+    u.kinit()
+    u.read(m / "default/cache")
+    p.reset()
+    for op in READ_OPS:
+        p.hold(op)
+    process = subprocess.Popen(
+        ["/usr/bin/python3", "-c",
+         "import signal, sys\n"
+         "def caught(*_): raise InterruptedError\n"
+         "signal.signal(signal.SIGUSR1, caught)\n"
+         "try: open(sys.argv[1], 'rb').read()\n"
+         "except InterruptedError: print('EINTR')\n",
+         m / "default/cache"],
+        user=u.uid, group=u.gid, extra_groups=[], env=u.env,
+        stdout=subprocess.PIPE, text=True)
+    try:
+        wait_for("the held request", lambda: sum(p.calls.values()) > 0)
+        process.send_signal(signal.SIGUSR1)
+        out, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    eq(out.strip(), "EINTR")
+    p.release()
+    eq(u.klist("FILE:%s/default/cache" % m)[0], u.principal)
+
+
+@test(*REAL)
+def nonsense_is_eio(t):
+    """Answers that no daemon should give: EIO, logged with the opcode."""
+    p = t.proxy()
+    p.may_abandon = True
+    m = t.mount("-o", "timeout=5", socket=p.socket)
+    u = t.user()
+    u.kinit()
+    want = u.read(m / "default/cache")
+    p.reset()
+    u.read(m / "default/cache")
+    used = [op for op in ("GET_PRINCIPAL",) if p.calls[op]]
+    check(used, "no GET_PRINCIPAL among %s", p.calls)
+    ok = struct.pack(">ii", 0, 0)
+    for bad in (struct.pack(">I", 2) + ok[:6],              # too short
+                struct.pack(">I", 0xfffffff0) + ok,         # too long
+                struct.pack(">I", 8) + ok + b"\xff\xff\xff\xff",
+                struct.pack(">I", 4 + 12) + ok              # lying count
+                + struct.pack(">III", 1, 0x7fffffff, 4)):
+        p.replace_reply("GET_PRINCIPAL", bad)
+        raises(errno.EIO, u.read, m / "default/cache")
+        p.heal()
+        eq(u.read(m / "default/cache"), want)
+    text = m.log_text()
+    check("GET_PRINCIPAL" in text or "opcode 8" in text,
+          "the log does not name the opcode: %s", text)
+
+
+@test(*REAL)
+def connection_dropped_in_the_middle(t):
+    """The daemon closes instead of an answer: once is repaired silently."""
+    p = t.proxy()
+    p.may_abandon = True
+    m = t.mount("-o", "timeout=5", socket=p.socket)
+    u = t.user()
+    u.kinit()
+    path = m / "default/cache"
+    want = u.read(path)
+    p.drop("GET_PRINCIPAL")
+    try:
+        u.read(path)
+        check(False, "read in spite of a daemon that always closes")
+    except OSError as e:
+        check(e.errno in (errno.ECONNREFUSED, errno.EIO, errno.ETIMEDOUT),
+              "errno %s", os.strerror(e.errno))
+    p.heal()
+    eq(u.read(path), want)
+
+
+@test(*REAL)
+def frugal_on_the_wire(t):
+    """One open-read-close is few exchanges on one kept connection.
+
+    What they are is a number to state; this keeps it from growing unseen.
+    """
+    p = t.proxy()
+    m = t.mount(socket=p.socket)
+    u = t.user()
+    u.kinit()
+    u.kvno("svc0/host.example.com")
+    path = paths_of(t, m, u).cache
+    u.read(path)
+    p.reset()
+    u.read(path)
+    check(p.connections <= 1, "%d connections", p.connections)
+    check(p.round_trips <= 4, "%d exchanges: %s", p.round_trips,
+          dict(p.calls))
+    check(sum(p.calls.values()) <= 12, "%s", dict(p.calls))
+
+
+@test("embedded")
+def embedded_never_refuses(t):
+    """Its own server is there as soon as the mount is."""
+    m, u = t.mount(), t.user()
+    raises(errno.ENOENT, u.read, m / "default/cache")
+    u.kinit()
+    u.read(m / "default/cache")
+
+
+@test(*ALL)
+def expired_tickets_are_shown(t):
+    m, u = t.mount(), t.user()
+    start = int(time.time()) - 90000
+    name = made_cache(t, u, usual_creds(u, 2, start), offset=0)
+    path = paths_of(t, m, u, name).cache
+    eq(len(ccfile.parse(u.read(path)).tickets()), 3)
+    eq(len(u.klist("FILE:" + path)[1]), 3)
+    eq(u.run("klist", "-s", "-c", "FILE:" + path, code=1).code, 1)

@@ -1,0 +1,145 @@
+/*
+ * Secret memory: kcm/mem.c.
+ */
+#include <check.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "../../kcm/mem.h"
+
+START_TEST(zeroed_and_wiped)
+{
+    for (size_t size = 0; size < 40000; size += size / 7 + 1) {
+        uint8_t *p = secret_alloc(size);
+        ck_assert_ptr_nonnull(p);
+        ck_assert_uint_eq((uintptr_t)p % 16, 0);
+        for (size_t i = 0; i < size; i++)
+            ck_assert_uint_eq(p[i], 0);
+        memset(p, 0xee, size);
+        secret_free(p);
+        p = secret_alloc(size); /* the same block again, most often */
+        for (size_t i = 0; i < size; i++)
+            ck_assert_uint_eq(p[i], 0);
+        secret_free(p);
+    }
+    secret_free(NULL);
+    ck_assert_uint_eq(secret_in_use(), 0);
+}
+END_TEST
+
+START_TEST(too_much)
+{
+    ck_assert_ptr_null(secret_alloc(SIZE_MAX));
+    ck_assert_ptr_null(secret_alloc(SIZE_MAX - 100));
+    ck_assert_ptr_null(blob_new(NULL, SIZE_MAX));
+    ck_assert_uint_eq(secret_in_use(), 0);
+}
+END_TEST
+
+static void
+churn(unsigned seed)
+{
+    enum {
+        N = 200
+    };
+    uint8_t *block[N] = {0};
+    size_t size[N] = {0};
+    for (int round = 0; round < 20000; round++) {
+        unsigned i = (seed = seed * 1103515245u + 12345u) >> 8;
+        i %= N;
+        for (size_t k = 0; k < size[i]; k += 13)
+            ck_assert_uint_eq(block[i][k], (uint8_t)i);
+        secret_free(block[i]);
+        size[i] = (seed >> 4) % (round % 50 == 0 ? 70000 : 3000);
+        block[i] = secret_alloc(size[i]);
+        ck_assert_ptr_nonnull(block[i]);
+        memset(block[i], (int)i, size[i]);
+    }
+    for (int i = 0; i < N; i++)
+        secret_free(block[i]);
+}
+
+START_TEST(blocks_do_not_overlap)
+{
+    churn(1);
+    ck_assert_uint_eq(secret_in_use(), 0);
+}
+END_TEST
+
+static void *
+churn_thread(void *arg)
+{
+    churn((unsigned)(uintptr_t)arg);
+    return NULL;
+}
+
+START_TEST(many_threads)
+{
+    pthread_t threads[4];
+    for (uintptr_t i = 0; i < 4; i++)
+        pthread_create(&threads[i], NULL, churn_thread, (void *)(i + 1));
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    ck_assert_uint_eq(secret_in_use(), 0);
+}
+END_TEST
+
+START_TEST(blobs)
+{
+    struct blob *b = blob_new("abc", 3);
+    ck_assert_uint_eq(b->len, 3);
+    ck_assert_mem_eq(b->bytes, "abc", 3);
+    ck_assert_ptr_eq(blob_ref(b), b);
+    ck_assert_int_eq(b->refs, 2);
+    blob_unref(b);
+    ck_assert_mem_eq(b->bytes, "abc", 3);
+    blob_unref(b);
+    ck_assert_uint_eq(secret_in_use(), 0);
+    b = blob_new(NULL, 5);
+    ck_assert_mem_eq(b->bytes, "\0\0\0\0\0", 5);
+    blob_unref(b);
+    b = blob_new(NULL, 0);
+    ck_assert_uint_eq(b->len, 0);
+    blob_unref(b);
+    blob_unref(NULL);
+}
+END_TEST
+
+START_TEST(cleanup_and_take)
+{
+    struct blob *kept;
+    {
+        _cleanup_(blob_unrefp) struct blob *a = blob_new("a", 1);
+        _cleanup_(blob_unrefp) struct blob *b = blob_new("b", 1);
+        _cleanup_(freep) char *c = strdup("c");
+        ck_assert_ptr_nonnull(c);
+        ck_assert_ptr_nonnull(b);
+        kept = take(a);
+        ck_assert_ptr_null(a);
+    }
+    ck_assert_uint_ge(secret_in_use(), 1);
+    ck_assert_mem_eq(kept->bytes, "a", 1);
+    blob_unref(kept);
+    ck_assert_uint_eq(secret_in_use(), 0);
+}
+END_TEST
+
+int
+main(void)
+{
+    Suite *s = suite_create("mem");
+    TCase *t = tcase_create("mem");
+    tcase_set_timeout(t, 60);
+    tcase_add_test(t, zeroed_and_wiped);
+    tcase_add_test(t, too_much);
+    tcase_add_test(t, blocks_do_not_overlap);
+    tcase_add_test(t, many_threads);
+    tcase_add_test(t, blobs);
+    tcase_add_test(t, cleanup_and_take);
+    suite_add_tcase(s, t);
+    SRunner *runner = srunner_create(s);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
