@@ -255,8 +255,8 @@ whole_records(const struct image *image, size_t off, struct data data,
         if (count == most || entry + count == image->count)
             return 0;
         cred_read(&r, &creds[count]);
-        if (r.bad || creds[count].raw.len !=
-                         image_entries(image)[entry + count].length)
+        if (r.bad ||
+            creds[count].raw.len != image_entries(image)[entry + count].length)
             return 0;
         count++;
     }
@@ -368,21 +368,20 @@ commit_tail(struct handle *h)
     for (;;) {
         uint32_t lengths[RECORDS_AT_ONCE];
         size_t used, done;
-        size_t count = split_tail(writer_data(&h->tail), lengths,
-                                  RECORDS_AT_ONCE, &used);
+        size_t count =
+            split_tail(writer_data(&h->tail), lengths, RECORDS_AT_ONCE, &used);
         if (count == 0)
             return h->tail.len > RECORD_MAX ? -EINVAL : 0;
         _cleanup_(image_unrefp) struct image *image =
-            image_of_node(fs_of(c), h->node);
-        int r = store_records(c, &h->caller, image,
-                              (struct data){h->tail.p, used}, lengths, count,
-                              &done);
+                      image_of_node(fs_of(c), h->node);
+        int r =
+            store_records(c, &h->caller, image, (struct data){h->tail.p, used},
+                          lengths, count, &done);
         size_t kept = 0;
         for (size_t i = 0; i < done; i++)
             kept += lengths[i];
         struct image *next = NULL;
-        int r2 = done > 0 ? image_append(image,
-                                         (struct data){h->tail.p, kept},
+        int r2 = done > 0 ? image_append(image, (struct data){h->tail.p, kept},
                                          lengths, done, &next)
                           : 0;
         if (next != NULL) {
@@ -548,7 +547,9 @@ static int
 write_in_place(struct handle *h, struct image *image, size_t off,
                struct data data)
 {
-    enum { MOST = 64 };
+    enum {
+        MOST = 64
+    };
     struct cred creds[MOST];
     size_t entry;
     if (off == 0 && data.len >= ZERO_MIN && all_zero(data))
@@ -573,7 +574,7 @@ write_locked(struct handle *h, off_t off, struct data data)
     if (h->draft != NULL)
         return write_draft(h, off, data);
     _cleanup_(image_unrefp) struct image *image =
-        image_of_node(fs_of(n->content), n);
+                  image_of_node(fs_of(n->content), n);
     if (image == NULL)
         return write_unborn(h, off, data);
     size_t end = image->len + h->tail.len;
@@ -746,7 +747,7 @@ change_set_config(struct content *c, const struct caller *caller,
     _cleanup_(writer_free) struct writer entry = {0};
     _cleanup_(freep) char *name = name_unescape_text(file);
     _cleanup_(kcm_snapshot_unrefp) struct kcm_snapshot *s =
-        content_snapshot(c);
+                  content_snapshot(c);
     if (s == NULL)
         return KCM_NOT_FOUND;
     if (name == NULL || name[0] == '\0' || name[0] == '@')

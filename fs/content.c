@@ -175,6 +175,8 @@ content_node(struct content *c)
             n->image = image_ref(c->image);
             c->node = n;
         }
+    } else if (c->unborn != NULL) {
+        n = node_ref_locked(c->unborn);
     }
     pthread_mutex_unlock(&fs->lock);
     return n;

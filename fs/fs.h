@@ -92,7 +92,7 @@ struct content {
     struct image *image;     /* what the next open sees; NULL: no cache */
     struct timespec mtime;
     struct node *node;          /* shows image; not counted */
-    unsigned open_nodes; /* of its nodes: those that are open */
+    unsigned open_nodes;        /* of its nodes: those that are open */
     uint8_t uuid[KCM_UUID_LEN]; /* last seen; all zero: not yet */
     int64_t reserved_until;     /* the directory outlives its cache */
     bool reserved_by_mkdir;
@@ -253,8 +253,8 @@ int user_set_default(struct user *u, const struct caller *caller,
  */
 int user_guard_begin(struct user *u, const struct caller *caller,
                      char **before_out);
-void user_guard_end(struct user *u, const struct caller *caller,
-                    char *before, const char *made, const char *destroyed);
+void user_guard_end(struct user *u, const struct caller *caller, char *before,
+                    const char *made, const char *destroyed);
 /* Note the outcome of an operation, for .kcmfs/status. */
 void user_note(struct user *u, const char *operation, int result);
 
@@ -336,8 +336,7 @@ struct node *scratch_find(struct fs *fs, struct node *dir, uid_t uid,
 int scratch_create(struct fs *fs, struct node *dir, uid_t uid,
                    const char *name, struct node **out);
 int scratch_symlink(struct fs *fs, struct node *dir, uid_t uid,
-                    const char *name, const char *target,
-                    struct node **out);
+                    const char *name, const char *target, struct node **out);
 /* It loses its name. */
 void scratch_unlink(struct fs *fs, struct node *n);
 void scratch_unlink_locked(struct fs *fs, struct node *n);
@@ -405,6 +404,17 @@ int text_of(struct fs *fs, struct node *n, const struct caller *caller,
 /* The node of name in dir for the caller, with one reference. */
 int tree_lookup(struct fs *fs, struct node *dir, const char *name,
                 const struct caller *caller, struct node **out);
+
+/*
+ * May the caller create a file of that name in dir, which has none?  0:
+ * *out is the cache that it will be, with one reference, or NULL for a
+ * scratch file.  -EACCES: no.
+ */
+int tree_place(struct fs *fs, struct node *dir, const char *name,
+               const struct caller *caller, struct content **out);
+/* The cache whose directory (or file in collection/) a path form names. */
+int tree_cache_of_path(struct user *u, const struct caller *caller,
+                       const char *path, char **name_out);
 
 struct dir_entry {
     char *name;

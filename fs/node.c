@@ -241,6 +241,8 @@ free_locked(struct fs *fs, struct node *n)
     }
     image_unref(n->image);
     blob_unref(n->text);
+    draft_unref(n->draft);
+    free(n->target);
     free(n->name);
     free(n);
 }

@@ -4,21 +4,71 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "fs/ops.h"
+#include "kcm/log.h"
 
-static void
-handle_free(struct fs *fs, struct handle *h)
+static struct data
+blob_data(const struct blob *b)
 {
+    return (struct data){b->bytes, b->len};
+}
+
+static bool
+is_writer(const struct handle *h)
+{
+    return (h->flags & O_ACCMODE) != O_RDONLY;
+}
+
+/* A file whose bytes are a draft or an image, not generated. */
+static bool
+is_plain_file(const struct node *n)
+{
+    return n->kind == NODE_CACHE || n->kind == NODE_SCRATCH;
+}
+
+static struct handle *
+handle_new(struct request *r, struct node *n, int flags)
+{
+    struct handle *h = calloc(1, sizeof(*h));
     if (h == NULL)
-        return;
-    if (h->text != NULL) {
+        return NULL;
+    h->caller = r->caller;
+    h->flags = flags;
+    h->node = n;
+    pthread_mutex_init(&h->lock, NULL);
+    return h;
+}
+
+/* Undo open_any(). */
+static void
+close_any(struct fs *fs, struct handle *h)
+{
+    if (is_plain_file(h->node)) {
+        content_closed(fs, h->node);
+    } else {
         pthread_mutex_lock(&fs->lock);
         if (--h->node->opens == 0)
             blob_unref(take(h->node->text));
         pthread_mutex_unlock(&fs->lock);
-        blob_unref(h->text);
     }
+}
+
+static void
+handle_free(struct fs *fs, struct handle *h)
+{
+    if (h->tail.len > 0 && !h->node->unlinked)
+        log_info("%zu bytes behind the last whole entry of cache %s are "
+                 "dropped",
+                 h->tail.len, h->node->content->name);
+    if (h->dirty)
+        log_info("a file that is no cache is dropped");
+    blob_unref(h->text);
+    image_unref(h->pinned);
+    writer_free(&h->tail);
+    draft_unref(h->draft);
+    pthread_mutex_destroy(&h->lock);
     node_unref(fs, h->node);
     free(h);
 }
@@ -28,11 +78,19 @@ static int
 open_text(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
 {
     struct node *n = h->node;
+    bool writable = n->kind == NODE_PRIMARY || n->kind == NODE_CONFIG_VALUE;
     int r = 0;
+    if (is_writer(h) && !writable)
+        return -EACCES;
     if (n->content != NULL)
         r = content_refresh(n->content, &h->caller, 0);
     if (r == 0)
         r = text_of(fs, n, &h->caller, &h->text);
+    if (r == 0 && is_writer(h)) {
+        r = draft_new(user_get(fs, h->caller.uid), &h->draft);
+        if (r == 0 && (h->flags & O_TRUNC) == 0)
+            r = draft_write(h->draft, 0, blob_data(h->text));
+    }
     if (r != 0)
         return r;
     pthread_mutex_lock(&fs->lock);
@@ -45,30 +103,57 @@ open_text(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
 }
 
 static int
+open_draft(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
+{
+    if (h->flags & O_TRUNC)
+        (void)draft_truncate(h->node->draft, 0);
+    pthread_mutex_lock(&fs->lock);
+    content_opened_locked(h->node);
+    clock_gettime(CLOCK_REALTIME, &h->node->mtime);
+    pthread_mutex_unlock(&fs->lock);
+    fi->direct_io = 1;
+    return 0;
+}
+
+static int
 open_cache(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
 {
     enum open_outcome outcome;
     int r = content_open(h->node->content, h, &outcome);
     if (r != 0)
         return r;
-    switch (outcome) {
-    case OPEN_STALE:
+    if (outcome == OPEN_STALE)
         return -ESTALE;
-    case OPEN_KEEP:
-        fi->keep_cache = 1;
-        break;
-    case OPEN_FRESH:
+    if (outcome == OPEN_FRESH) {
         /* Attributes only: with an offset it could wait for a READ. */
         fuse_lowlevel_notify_inval_inode(fs->session, h->node->ino, -1, 0);
-        break;
-    case OPEN_PINNED:
-        fi->direct_io = 1;
-        break;
     }
+    fi->keep_cache = outcome == OPEN_KEEP;
+    fi->direct_io = outcome == OPEN_PINNED || is_writer(h);
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 11)
-    fi->noflush = 1;
+    fi->noflush = !is_writer(h);
 #endif
+    if (is_writer(h) && (h->flags & O_TRUNC))
+        return change_truncate(h, 0);
     return 0;
+}
+
+static int
+open_any(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
+{
+    struct node *n = h->node;
+    if (is_writer(h) && fs->config.read_only)
+        return -EROFS;
+    pthread_mutex_lock(&fs->lock);
+    bool draft = n->draft != NULL;
+    pthread_mutex_unlock(&fs->lock);
+    if (draft)
+        return open_draft(fs, h, fi);
+    if (n->kind == NODE_CACHE)
+        return open_cache(fs, h, fi);
+    if (n->kind == NODE_SCRATCH)
+        return -ELOOP; /* a link */
+    return open_text(fs, h, fi);
 }
 
 void
@@ -77,17 +162,13 @@ op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct request r;
     if (!request_begin(&r, req, ino, "open"))
         return;
-    struct handle *h = calloc(1, sizeof(*h));
+    struct handle *h = handle_new(&r, r.node, fi->flags);
     if (h == NULL) {
         answer_error(&r, -ENOMEM);
         return;
     }
-    h->caller = r.caller;
-    h->flags = fi->flags;
-    h->node = take(r.node);
-    int result = (fi->flags & O_ACCMODE) != O_RDONLY ? -EROFS
-                 : h->node->kind == NODE_CACHE       ? open_cache(r.fs, h, fi)
-                                                     : open_text(r.fs, h, fi);
+    r.node = NULL;
+    int result = open_any(r.fs, h, fi);
     if (result != 0) {
         handle_free(r.fs, h);
         answer_error(&r, result);
@@ -96,10 +177,84 @@ op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     fi->fh = (uintptr_t)h;
     request_end(&r);
     if (fuse_reply_open(req, fi) == -ENOENT) {
-        if (h->node->kind == NODE_CACHE)
-            content_close(h->node->content, h);
+        close_any(r.fs, h);
         handle_free(r.fs, h);
     }
+}
+
+static int
+create_node(struct request *r, const char *name, struct node **out)
+{
+    struct content *c = NULL;
+    int result = tree_lookup(r->fs, r->node, name, &r->caller, out);
+    if (result != KCM_NOT_FOUND)
+        return result; /* somebody was faster */
+    result = tree_place(r->fs, r->node, name, &r->caller, &c);
+    if (result == 0 && c != NULL)
+        result = scratch_unborn(c, out);
+    else if (result == 0)
+        result = scratch_create(r->fs, r->node, r->caller.uid, name, out);
+    content_unref(c);
+    return result;
+}
+
+void
+op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+          struct fuse_file_info *fi)
+{
+    struct request r;
+    struct node *n = NULL;
+    struct fuse_entry_param e = {.generation = 1};
+    (void)mode;
+    if (!request_begin(&r, req, parent, "create"))
+        return;
+    int result = r.fs->config.read_only ? -EROFS : create_node(&r, name, &n);
+    if (result != 0) {
+        answer_error(&r, result);
+        return;
+    }
+    struct fs *fs = r.fs;
+    struct handle *h = handle_new(&r, n, fi->flags);
+    if (h == NULL) {
+        node_unref(fs, n);
+        answer_error(&r, -ENOMEM);
+        return;
+    }
+    result = open_any(fs, h, fi);
+    if (result == 0)
+        result = tree_attr(fs, n, &r.caller, false, &e.attr);
+    if (result != 0) {
+        handle_free(fs, h);
+        answer_error(&r, result);
+        return;
+    }
+    e.ino = n->ino;
+    fi->fh = (uintptr_t)h;
+    node_looked_up(fs, n);
+    request_end(&r);
+    if (fuse_reply_create(req, &e, fi) == -ENOENT) {
+        node_forget(fs, e.ino, 1);
+        close_any(fs, h);
+        handle_free(fs, h);
+    }
+}
+
+static void
+reply_bytes(fuse_req_t req, struct data d, size_t size, off_t off)
+{
+    if (off < 0 || (size_t)off >= d.len)
+        size = 0;
+    else if (size > d.len - (size_t)off)
+        size = d.len - (size_t)off;
+    fuse_reply_buf(req, size > 0 ? (const char *)d.p + off : NULL, size);
+}
+
+static void
+read_draft(fuse_req_t req, struct draft *d, size_t size, off_t off)
+{
+    pthread_mutex_lock(&d->lock);
+    reply_bytes(req, writer_data(&d->bytes), size, off);
+    pthread_mutex_unlock(&d->lock);
 }
 
 void
@@ -108,22 +263,133 @@ op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 {
     struct fs *fs = fuse_req_userdata(req);
     struct handle *h = handle_of(fi);
-    _cleanup_(image_unrefp) struct image *image = NULL;
-    struct data d = {NULL, 0};
     (void)ino;
-    if (h->text != NULL) {
-        d = (struct data){h->text->bytes, h->text->len};
-    } else {
-        pthread_mutex_lock(&fs->lock);
-        image = image_ref(h->pinned != NULL ? h->pinned : h->node->image);
-        pthread_mutex_unlock(&fs->lock);
-        d = image_bytes(image);
+    pthread_mutex_lock(&fs->lock);
+    struct image *image = h->pinned != NULL ? h->pinned : h->node->image;
+    struct draft *draft = h->node->draft;
+    _cleanup_(image_unrefp) struct image *held =
+                  image != NULL ? image_ref(image) : NULL;
+    _cleanup_(draft_unrefp) struct draft *held_draft =
+                  draft != NULL ? draft_ref(draft) : NULL;
+    pthread_mutex_unlock(&fs->lock);
+    if (h->draft != NULL)
+        read_draft(req, h->draft, size, off);
+    else if (h->text != NULL)
+        reply_bytes(req, blob_data(h->text), size, off);
+    else if (held_draft != NULL)
+        read_draft(req, held_draft, size, off);
+    else if (held != NULL)
+        reply_bytes(req, image_bytes(held), size, off);
+    else
+        fuse_reply_err(req, EIO);
+}
+
+static int
+write_any(struct handle *h, off_t off, struct data data)
+{
+    struct node *n = h->node;
+    if (n->kind == NODE_CACHE)
+        return change_write(h, off, data);
+    struct draft *d = h->draft != NULL ? h->draft : n->draft;
+    if (d == NULL)
+        return -EBADF;
+    if (h->flags & O_APPEND)
+        off = (off_t)draft_size(d);
+    int r = draft_write(d, off, data);
+    if (r == 0)
+        h->dirty = true;
+    clock_gettime(CLOCK_REALTIME, &n->mtime);
+    return r;
+}
+
+void
+op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size,
+         off_t off, struct fuse_file_info *fi)
+{
+    struct request r;
+    struct handle *h = handle_of(fi);
+    (void)ino;
+    if (!request_begin_handle(&r, req, fi, "write"))
+        return;
+    struct data data = {(const uint8_t *)buf, size};
+    int result = size > 0 ? write_any(h, off, data) : 0;
+    if (result != 0 && h->node->unlinked && result == KCM_NOT_FOUND)
+        result = 0; /* destroyed by these very zeros */
+    if (result != 0) {
+        answer_error(&r, result);
+        return;
     }
-    if (off < 0 || (size_t)off >= d.len)
-        size = 0;
-    else if (size > d.len - (size_t)off)
-        size = d.len - (size_t)off;
-    fuse_reply_buf(req, size > 0 ? (const char *)d.p + off : NULL, size);
+    request_end(&r);
+    fuse_reply_write(req, size);
+}
+
+static int
+flush_primary(struct fs *fs, struct handle *h)
+{
+    return name_primary(fs, &h->caller, h->draft);
+}
+
+/* Files created in tickets/ and config/ become entries of the cache. */
+static int
+flush_scratch(struct handle *h)
+{
+    struct node *n = h->node;
+    struct draft *d = n->draft;
+    int r = 0;
+    if (d == NULL || n->unlinked || n->content == NULL)
+        return 0;
+    struct data bytes = writer_data(&d->bytes);
+    if (n->parent == NODE_TICKETS)
+        r = change_store_file(n->content, &h->caller, bytes);
+    else if (n->parent == NODE_CONFIG)
+        r = change_set_config(n->content, &h->caller, n->name, bytes);
+    else
+        return 0;
+    if (r == 0)
+        scratch_unlink(n->content->user->fs, n);
+    return r;
+}
+
+static int
+flush_any(struct fs *fs, struct handle *h)
+{
+    if (!is_writer(h))
+        return 0;
+    if (h->node->kind == NODE_CACHE)
+        return change_flush(h);
+    if (!h->dirty)
+        return 0;
+    int r = 0;
+    if (h->node->kind == NODE_SCRATCH)
+        r = flush_scratch(h);
+    else if (h->node->kind == NODE_PRIMARY)
+        r = flush_primary(fs, h);
+    else if (h->node->kind == NODE_CONFIG_VALUE)
+        r = change_set_config(h->node->content, &h->caller, h->node->name,
+                              writer_data(&h->draft->bytes));
+    if (r == 0)
+        h->dirty = false;
+    return r;
+}
+
+void
+op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct request r;
+    (void)ino;
+    if (request_begin_handle(&r, req, fi, "flush"))
+        answer_error(&r, flush_any(r.fs, handle_of(fi)));
+}
+
+void
+op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync,
+         struct fuse_file_info *fi)
+{
+    struct request r;
+    (void)ino;
+    (void)datasync;
+    if (request_begin_handle(&r, req, fi, "fsync"))
+        answer_error(&r, flush_any(r.fs, handle_of(fi)));
 }
 
 void
@@ -132,8 +398,62 @@ op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct fs *fs = fuse_req_userdata(req);
     struct handle *h = handle_of(fi);
     (void)ino;
-    if (h->node->kind == NODE_CACHE)
-        content_close(h->node->content, h);
+    close_any(fs, h);
     handle_free(fs, h);
     fuse_reply_err(req, 0);
+}
+
+/* truncate(2) by path has no handle: only what changes nothing, or empties
+ * a file that is no cache yet. */
+static int
+truncate_node(struct fs *fs, struct node *n, off_t size)
+{
+    pthread_mutex_lock(&fs->lock);
+    struct draft *d = n->draft != NULL ? draft_ref(n->draft) : NULL;
+    bool same = n->image != NULL && n->image->len == (size_t)size;
+    pthread_mutex_unlock(&fs->lock);
+    if (d == NULL)
+        return same ? 0 : -EOPNOTSUPP;
+    int r = draft_truncate(d, size);
+    draft_unref(d);
+    return r;
+}
+
+static int
+set_size(struct request *r, struct node *n, off_t size,
+         struct fuse_file_info *fi)
+{
+    struct handle *h = fi != NULL ? handle_of(fi) : NULL;
+    if (h == NULL)
+        return truncate_node(r->fs, n, size);
+    h->caller.deadline = r->caller.deadline;
+    h->caller.wake = r->caller.wake;
+    if (n->kind == NODE_CACHE)
+        return change_truncate(h, size);
+    struct draft *d = h->draft != NULL ? h->draft : n->draft;
+    return d != NULL ? draft_truncate(d, size) : -EINVAL;
+}
+
+void
+op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int set,
+           struct fuse_file_info *fi)
+{
+    struct request r;
+    int result = 0;
+    if (!request_begin(&r, req, ino, "setattr"))
+        return;
+    struct node *n = r.node;
+    if (r.fs->config.read_only)
+        result = -EROFS;
+    else if (n->uid == EVERYBODY)
+        result = -EPERM;
+    else if ((set & FUSE_SET_ATTR_UID) && attr->st_uid != n->uid)
+        result = -EPERM; /* it is that uid's in KCM */
+    else if (set & FUSE_SET_ATTR_SIZE)
+        result = set_size(&r, n, attr->st_size, fi);
+    /* Modes and times are what they are: accepted, without effect. */
+    if (result != 0)
+        answer_error(&r, result);
+    else
+        answer_attr(&r, n, false);
 }

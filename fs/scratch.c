@@ -26,8 +26,8 @@ scratch_find(struct fs *fs, struct node *dir, uid_t uid, const char *name)
 static struct node *
 make_locked(struct fs *fs, struct node *dir, uid_t uid, const char *name)
 {
-    struct node *n = node_get_locked(fs, NODE_SCRATCH, uid, dir->content,
-                                     place(dir), name);
+    struct node *n =
+        node_get_locked(fs, NODE_SCRATCH, uid, dir->content, place(dir), name);
     if (n == NULL)
         return NULL;
     n->linked = true;

@@ -382,16 +382,13 @@ lookup_collection(struct user *u, const char *name,
     return r != 0 ? r : lookup_cache(u, cache, caller, out);
 }
 
-int
-tree_lookup(struct fs *fs, struct node *dir, const char *name,
-            const struct caller *caller, struct node **out)
+static int
+lookup_any(struct user *u, struct node *dir, const char *name,
+           const struct caller *caller, struct node **out)
 {
-    *out = NULL;
-    struct user *u = user_get(fs, caller->uid);
+    struct fs *fs = u->fs;
     _cleanup_(freep) char *text = NULL;
     int r;
-    if (u == NULL)
-        return -ENOMEM;
     switch (dir->kind) {
     case NODE_ROOT:
         return lookup_root(u, dir, name, caller, out);
@@ -419,6 +416,112 @@ tree_lookup(struct fs *fs, struct node *dir, const char *name,
         return lookup_ticket(u, dir, name, caller, out);
     default:
         return -ENOTDIR;
+    }
+}
+
+int
+tree_lookup(struct fs *fs, struct node *dir, const char *name,
+            const struct caller *caller, struct node **out)
+{
+    *out = NULL;
+    struct user *u = user_get(fs, caller->uid);
+    if (u == NULL)
+        return -ENOMEM;
+    int r = lookup_any(u, dir, name, caller, out);
+    if (r != KCM_NOT_FOUND)
+        return r;
+    *out = scratch_find(fs, dir, u->uid, name);
+    return *out != NULL ? 0 : KCM_NOT_FOUND;
+}
+
+/* --- where a file can be created ---------------------------------------- */
+
+/* Is name what mkstemp() makes of an existing one: a dot, dash or underscore
+ * and six characters behind it?  *stem_out: the existing name. */
+static bool
+is_temporary(const char *name, char **stem_out)
+{
+    size_t len = strlen(name);
+    *stem_out = NULL;
+    if (len < 8 || strchr("._-", name[len - 7]) == NULL ||
+        !is_plain(name + len - 6))
+        return false;
+    *stem_out = strndup(name, len - 7);
+    return *stem_out != NULL;
+}
+
+/* A scratch file in the collection, or the cache that name is to be. */
+static int
+place_in_collection(struct user *u, const char *name,
+                    const struct caller *caller, struct content **out)
+{
+    _cleanup_(freep) char *stem = NULL;
+    _cleanup_(freep) char *cache = NULL;
+    _cleanup_(freep) char *primary = NULL;
+    if (strncmp(name, "primary", 7) == 0 && name[7] != '\0' &&
+        strchr("._-", name[7]) != NULL)
+        return 0;
+    if (is_temporary(name, &stem)) {
+        struct node *n = NULL;
+        int r = user_default(u, caller, &primary);
+        if (r != 0)
+            return r;
+        _cleanup_(freep) char *file = tree_collection_file(u, primary);
+        if (file != NULL && strcmp(file, stem) == 0)
+            return 0;
+        r = lookup_collection(u, stem, caller, &n);
+        node_unref(u->fs, n);
+        if (r != KCM_NOT_FOUND)
+            return r;
+    }
+    int r = tree_collection_name(u, caller, name, &cache);
+    if (r == KCM_NOT_FOUND)
+        return -EACCES;
+    if (r == 0 && (*out = user_content(u, cache)) == NULL)
+        r = -ENOMEM;
+    return r;
+}
+
+static int
+place_in_root(struct user *u, const char *name, const struct caller *caller,
+              struct content **out)
+{
+    char own[32];
+    int n = snprintf(own, sizeof(own), "krb5cc_%u", u->uid);
+    if (strncmp(name, own, (size_t)n) != 0)
+        return -EACCES;
+    if (name[n] != '\0')
+        return strchr("._-", name[n]) != NULL ? 0 : -EACCES;
+    _cleanup_(freep) char *cache = NULL;
+    int r = user_default(u, caller, &cache);
+    if (r == 0 && (*out = user_content(u, cache)) == NULL)
+        r = -ENOMEM;
+    return r;
+}
+
+int
+tree_place(struct fs *fs, struct node *dir, const char *name,
+           const struct caller *caller, struct content **out)
+{
+    *out = NULL;
+    struct user *u = user_get(fs, caller->uid);
+    if (u == NULL)
+        return -ENOMEM;
+    switch (dir->kind) {
+    case NODE_ROOT:
+        return place_in_root(u, name, caller, out);
+    case NODE_COLLECTION:
+        return place_in_collection(u, name, caller, out);
+    case NODE_CACHE_DIR:
+        if (strcmp(name, "cache") != 0)
+            return 0;
+        *out = user_content(u, dir->content->name);
+        return *out != NULL ? 0 : -ENOMEM;
+    case NODE_TICKETS:
+    case NODE_CONFIG:
+        return 0;
+    default:
+        return -EACCES;
     }
 }
 
@@ -623,6 +726,10 @@ tree_readlink(struct fs *fs, struct node *n, const struct caller *caller,
         return -ENOMEM;
     if (n->kind == NODE_PRINCIPAL_LINK)
         return find_principal(u, caller, n->name, out);
+    if (n->kind == NODE_SCRATCH && n->target != NULL) {
+        *out = strdup(n->target);
+        return *out != NULL ? 0 : -ENOMEM;
+    }
     if (n->kind != NODE_DEFAULT)
         return -EINVAL;
     int r = user_default(u, caller, &name);
@@ -632,6 +739,46 @@ tree_readlink(struct fs *fs, struct node *n, const struct caller *caller,
     if (form == NULL || asprintf(out, "by-name/%s", form) < 0)
         return -ENOMEM;
     return 0;
+}
+
+/* The last two parts of a path: "a/b/c" gives "b" and "c". */
+static void
+last_parts(const char *path, char *parent, char *last, size_t size)
+{
+    _cleanup_(freep) char *copy = strdup(path);
+    char *save = NULL;
+    parent[0] = last[0] = '\0';
+    for (char *p = copy != NULL ? strtok_r(copy, "/", &save) : NULL; p != NULL;
+         p = strtok_r(NULL, "/", &save)) {
+        snprintf(parent, size, "%s", last);
+        snprintf(last, size, "%s", p);
+    }
+}
+
+int
+tree_cache_of_path(struct user *u, const struct caller *caller,
+                   const char *path, char **name_out)
+{
+    char parent[FILE_NAME_MAX + 1], last[FILE_NAME_MAX + 1];
+    uint8_t uuid[KCM_UUID_LEN];
+    *name_out = NULL;
+    last_parts(path, parent, last, sizeof(last));
+    if (uuid_parse_text(last, uuid))
+        return user_name_of_uuid(u, caller, uuid, name_out);
+    if (strcmp(parent, "by-name") == 0) {
+        *name_out = name_unescape(last);
+        return *name_out != NULL ? 0 : KCM_NOT_FOUND;
+    }
+    if (strcmp(parent, "collection") == 0)
+        return tree_collection_name(u, caller, last, name_out);
+    if (strcmp(parent, "by-principal") == 0) {
+        _cleanup_(freep) char *target = NULL;
+        int r = find_principal(u, caller, last, &target);
+        return r != 0 ? r : tree_cache_of_path(u, caller, target, name_out);
+    }
+    if (strcmp(last, "default") == 0)
+        return user_default(u, caller, name_out);
+    return KCM_NOT_FOUND;
 }
 
 /* --- attributes -------------------------------------------------------- */
@@ -704,14 +851,35 @@ cache_attr(struct fs *fs, struct node *n, const struct caller *caller,
     pthread_mutex_lock(&fs->lock);
     bool open = n->opens > 0;
     pthread_mutex_unlock(&fs->lock);
-    if (refresh && !open && !n->unlinked) {
+    if (refresh && !open && !n->unlinked && n->draft == NULL) {
         int r = content_refresh(n->content, caller, FRESH_MS);
         if (r != 0)
             return r;
     }
     pthread_mutex_lock(&fs->lock);
-    st->st_size = n->image != NULL ? (off_t)n->image->len : 0;
-    st->st_mtim = n->content->mtime;
+    if (n->draft != NULL) {
+        st->st_size = (off_t)draft_size(n->draft);
+        st->st_mtim = n->mtime;
+    } else {
+        st->st_size = n->image != NULL ? (off_t)n->image->len : 0;
+        st->st_mtim = n->content->mtime;
+    }
+    st->st_nlink = n->unlinked ? 0 : 1;
+    pthread_mutex_unlock(&fs->lock);
+    return 0;
+}
+
+static int
+scratch_attr(struct fs *fs, struct node *n, struct stat *st)
+{
+    pthread_mutex_lock(&fs->lock);
+    if (n->target != NULL) {
+        st->st_mode = S_IFLNK | 0777;
+        st->st_size = (off_t)strlen(n->target);
+    } else {
+        st->st_size = (off_t)draft_size(n->draft);
+    }
+    st->st_mtim = n->mtime;
     st->st_nlink = n->unlinked ? 0 : 1;
     pthread_mutex_unlock(&fs->lock);
     return 0;
@@ -745,6 +913,8 @@ tree_attr(struct fs *fs, struct node *n, const struct caller *caller,
     st->st_nlink = S_ISDIR(st->st_mode) ? 2 : 1;
     if (n->kind == NODE_CACHE)
         r = cache_attr(fs, n, caller, refresh, st);
+    else if (n->kind == NODE_SCRATCH)
+        r = scratch_attr(fs, n, st);
     else if (n->content != NULL)
         r = content_attr(fs, n, caller, st);
     else if (n->kind == NODE_PRIMARY || n->kind == NODE_STATUS)

@@ -317,8 +317,7 @@ cache_exists(struct user *u, const struct caller *caller, const char *name)
 }
 
 int
-user_set_default(struct user *u, const struct caller *caller,
-                 const char *name)
+user_set_default(struct user *u, const struct caller *caller, const char *name)
 {
     _cleanup_(freep) char *answer = NULL;
     /* sssd would make an empty cache, Heimdal would point nowhere. */

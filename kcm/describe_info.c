@@ -152,7 +152,9 @@ put_ticket(FILE *f, const struct describe_cache *cache, const struct entry *e)
     if (cred_is_removed(c))
         fputs("  [removed]", f);
     fputc('\n', f);
-    if (!data_equal(c->client.raw, cache->principal)) {
+    struct principal own;
+    if (!principal_parse(cache->principal, &own) ||
+        !principal_equal(&own, &c->client)) {
         fputs("  Client:    ", f);
         put_name(f, e->client);
         fputc('\n', f);
