@@ -84,9 +84,10 @@ FUSE_API := $(shell $(PKG_CONFIG) --atleast-version=3.12 fuse3 2>/dev/null \
 KCM_CPPFLAGS := -I. -D_GNU_SOURCE -DKCMFS_VERSION='"$(VERSION)"' \
 	$(patsubst -I%,-isystem %,$(call pkg,--cflags $(KRB5_PC)))
 FS_CPPFLAGS := -DFUSE_USE_VERSION=$(FUSE_API) \
-	$(patsubst -I%,-isystem %,$(call pkg,--cflags fuse3))
+	$(patsubst -I%,-isystem %,$(call pkg,--cflags fuse3 uuid))
 KCM_LIBS := $(call pkg,--libs $(KRB5_PC)) -lpthread
-FS_LIBS := $(call pkg,--libs fuse3)
+FUSE_LIBS := $(call pkg,--libs fuse3)
+UUID_LIBS := $(call pkg,--libs uuid)
 CHECK_LIBS := $(call pkg,--libs check)
 
 ALL_CFLAGS = -std=gnu11 $(HARDENING) $(FORTIFY) $(WARNINGS) -pthread \
@@ -106,7 +107,7 @@ UNIT := $(patsubst tests/unit/%.c,$B/unit/%,$(wildcard tests/unit/test_*.c))
 all: $B/kcmfs $B/kcmd $(EXAMPLES)  ## build kcmfs, kcmd and the examples
 
 $B/kcmfs: $(FS_OBJS) $B/libkcm.a
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(FS_LIBS) $(KCM_LIBS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(FUSE_LIBS) $(UUID_LIBS) $(KCM_LIBS)
 
 $B/kcmd: $B/kcm/kcmd.o $B/libkcm.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(KCM_LIBS)
@@ -125,7 +126,7 @@ $B/libfs.a: $(FS_PLAIN)
 
 $B/unit/%: $B/tests/unit/%.o $B/libfs.a $B/libkcm.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(KCM_LIBS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(UUID_LIBS) $(KCM_LIBS)
 
 $B/fs/%.o: ALL_CPPFLAGS = $(KCM_CPPFLAGS) $(FS_CPPFLAGS) $(CPPFLAGS)
 ALL_CPPFLAGS = $(KCM_CPPFLAGS) $(CPPFLAGS)
@@ -169,6 +170,7 @@ need-build:
 	    echo "make: libfuse is too old: $$($(PKG_CONFIG) --modversion fuse3)," \
 	    "at least $(FUSE_MIN) is needed" >&2; exit 1; }
 	$(call need,--exists $(KRB5_PC),MIT Kerberos,libkrb5-dev)
+	$(call need,--exists uuid,libuuid,uuid-dev)
 
 need-test:
 	$(call need,--exists check,Check$(comma) the unit test framework,check)

@@ -212,6 +212,7 @@ struct user {
     struct content *contents;
     unsigned content_count;
     struct kcm_listing *known; /* UUIDs and names seen, newest first */
+    char *last_default;
     char *kept_default;        /* destroyed through the mount, but kept */
     char *kept_answer;         /* what the daemon answered since */
     unsigned scratch_count;
@@ -236,6 +237,8 @@ int user_list(struct user *u, const struct caller *caller,
               struct kcm_listing **out);
 /* The default cache's name as this mount sees it. */
 int user_default(struct user *u, const struct caller *caller, char **name_out);
+/* What user_default() said last, without asking the daemon. */
+int user_last_default(struct user *u, char **name_out);
 /* The name of a UUID, also of one that the cache had before. */
 int user_name_of_uuid(struct user *u, const struct caller *caller,
                       const uint8_t uuid[KCM_UUID_LEN], char **name_out);

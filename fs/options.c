@@ -115,6 +115,7 @@ apply(struct parse *p, const struct option_row *row, const char *as,
       const char *value)
 {
     struct options *o = p->o;
+    value = value != NULL ? value : "";
     switch (row->id) {
     case FOREGROUND:
         o->foreground = true;

@@ -351,21 +351,35 @@ lookup_in_cache_dir(struct user *u, struct node *dir, const char *name,
     return KCM_NOT_FOUND;
 }
 
+/* Is name in tickets/ or config/ as far as is known within max_age_ms? */
 static int
-lookup_ticket(struct user *u, struct node *dir, const char *name,
-              const struct caller *caller, struct node **out)
+check_ticket(struct node *dir, const char *name, const struct caller *caller,
+             int64_t max_age_ms)
 {
     _cleanup_(tickets_unrefp) struct ticket_table *t = NULL;
-    int r = content_refresh(dir->content, caller, FRESH_MS);
+    int r = content_refresh(dir->content, caller, max_age_ms);
     if (r == 0)
         r = tickets_of(dir->content, &t);
     if (r != 0)
         return r;
-    bool ticket = dir->kind == NODE_TICKETS;
-    if (tickets_find(ticket ? t->ticket : t->config,
-                     ticket ? t->tickets : t->configs, name) == NULL)
-        return KCM_NOT_FOUND;
-    return found(node_get(u->fs, ticket ? NODE_TICKET : NODE_CONFIG_VALUE,
+    const struct ticket_name *found =
+        dir->kind == NODE_TICKETS ? tickets_find(t->ticket, t->tickets, name)
+                                  : tickets_find(t->config, t->configs, name);
+    return found != NULL ? 0 : KCM_NOT_FOUND;
+}
+
+static int
+lookup_ticket(struct user *u, struct node *dir, const char *name,
+              const struct caller *caller, struct node **out)
+{
+    int r = check_ticket(dir, name, caller, FRESH_MS);
+    if (r == KCM_NOT_FOUND)
+        r = check_ticket(dir, name, caller, 0);
+    if (r != 0)
+        return r;
+    return found(node_get(u->fs,
+                          dir->kind == NODE_TICKETS ? NODE_TICKET
+                                                    : NODE_CONFIG_VALUE,
                           u->uid, dir->content, 0, name),
                  out);
 }
@@ -638,7 +652,7 @@ static int
 list_cache_dir(struct node *dir, const struct caller *caller,
                struct dir_list *l)
 {
-    int r = content_refresh(dir->content, caller, FRESH_MS);
+    int r = content_refresh(dir->content, caller, 0);
     if (r != 0)
         return r;
     bool ok = add_fixed(l, "name", S_IFREG);
@@ -656,7 +670,7 @@ static int
 list_tickets(struct node *dir, const struct caller *caller, struct dir_list *l)
 {
     _cleanup_(tickets_unrefp) struct ticket_table *t = NULL;
-    int r = content_refresh(dir->content, caller, FRESH_MS);
+    int r = content_refresh(dir->content, caller, 0);
     if (r == 0)
         r = tickets_of(dir->content, &t);
     if (r != 0)

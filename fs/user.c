@@ -55,6 +55,7 @@ users_free(struct fs *fs)
         kcm_listing_free(u->known);
         free(u->kept_default);
         free(u->kept_answer);
+        free(u->last_default);
         free(u);
     }
 }
@@ -288,7 +289,29 @@ int
 user_default(struct user *u, const struct caller *caller, char **name_out)
 {
     int r = kcm_get_default(u->fs->kcm, caller, name_out);
-    return r == 0 ? apply_kept(u, name_out) : r;
+    if (r == 0)
+        r = apply_kept(u, name_out);
+    if (r != 0)
+        return r;
+    pthread_mutex_lock(&u->fs->lock);
+    if (u->last_default == NULL || strcmp(u->last_default, *name_out) != 0) {
+        free(u->last_default);
+        u->last_default = strdup(*name_out);
+    }
+    pthread_mutex_unlock(&u->fs->lock);
+    return 0;
+}
+
+int
+user_last_default(struct user *u, char **name_out)
+{
+    pthread_mutex_lock(&u->fs->lock);
+    *name_out = u->last_default != NULL ? strdup(u->last_default) : NULL;
+    bool known = u->last_default != NULL;
+    pthread_mutex_unlock(&u->fs->lock);
+    if (!known && asprintf(name_out, "%u", u->uid) < 0)
+        *name_out = NULL;
+    return *name_out != NULL ? 0 : -ENOMEM;
 }
 
 static void

@@ -245,7 +245,7 @@ put_head(FILE *f, const struct describe_cache *cache, const char *principal,
             count[ENTRY_TICKET] == 1 ? "" : "s", count[ENTRY_CONFIG],
             count[ENTRY_CONFIG] == 1 ? "entry" : "entries");
     if (count[ENTRY_UNREADABLE] > 0)
-        fprintf(f, "Unreadable:  %zu entries that are no credentials\n",
+        fprintf(f, "Unreadable:  %zu (no credentials)\n",
                 count[ENTRY_UNREADABLE]);
 }
 

@@ -260,9 +260,7 @@ def match_tag(cred):
     w.number("H", cred.enctype).counted(cred.key)
     for when in (cred.authtime, cred.starttime, cred.endtime, cred.renew):
         w.number("I", when)
-    w.number("B", 0).number("I", cred.flags)
-    w.number("I", 0).number("I", 0)
-    return w.counted(b"").counted(b"").out
+    return w.number("B", 0).number("I", cred.flags).out
 
 
 @test(*OURS, "heimdal")
