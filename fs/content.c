@@ -340,9 +340,11 @@ content_refresh(struct content *c, const struct caller *caller,
 {
     struct fs *fs = fs_of(c);
     pthread_mutex_lock(&fs->lock);
-    bool recent = c->checked_ms != 0 && now_ms() - c->checked_ms <= max_age_ms;
+    /* "There is none" is what an open is told without an OPEN: never old. */
+    bool recent = c->exists && max_age_ms > 0 &&
+                  now_ms() - c->checked_ms <= max_age_ms;
     pthread_mutex_unlock(&fs->lock);
-    if (max_age_ms > 0 && recent)
+    if (recent)
         return 0;
     int r = refresh_and_hold(c, caller);
     if (r == 0)

@@ -45,7 +45,8 @@
 
 struct fs_config {
     bool read_only;
-    const char *socket_path; /* for .kcmfs/status; NULL: embedded */
+    bool embedded;           /* this and the socket: for .kcmfs/status */
+    const char *socket_path; /* of the daemon, or served here; or NULL */
 };
 
 enum node_kind {

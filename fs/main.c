@@ -166,8 +166,10 @@ start_service(struct daemon *d)
     int r = kcm_new(&kcm, &d->kcm);
     if (r < 0)
         return failed("cannot start", r);
-    struct fs_config fs = {.read_only = d->options->read_only,
-                           .socket_path = d->socket};
+    struct fs_config fs = {
+        .read_only = d->options->read_only,
+        .embedded = d->options->embedded,
+        .socket_path = d->options->embedded ? d->options->socket : d->socket};
     return failed("cannot start", fs_new(d->kcm, &fs, &d->fs));
 }
 

@@ -175,17 +175,6 @@ reserve_by_mkdir(struct request *r, const char *cache)
     return result;
 }
 
-/* May the uid have a cache of that name?  Daemons differ; this is what all
- * of them take. */
-static bool
-may_own(const char *cache, uid_t uid)
-{
-    char own[24];
-    int n = snprintf(own, sizeof(own), "%u", uid);
-    return strncmp(cache, own, (size_t)n) == 0 &&
-           (cache[n] == '\0' || cache[n] == ':');
-}
-
 void
 op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
@@ -202,7 +191,7 @@ op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
         result = -EACCES;
     else if (cache == NULL)
         result = -EINVAL;
-    else if (!may_own(cache, r.caller.uid) && r.caller.uid != 0)
+    else if (!kcm_is_own(cache, r.caller.uid))
         result = -EACCES;
     if (result == 0)
         result = reserve_by_mkdir(&r, cache);

@@ -19,7 +19,8 @@ enum exit_code {
 /* What to do where the KCM socket is "-", on the command line or in
  * krb5.conf. */
 #define OPTIONS_NO_SOCKET                                                     \
-    "the KCM socket is set to \"-\", which means none: give one with "        \
+    "kcm_socket: the KCM socket is set to \"-\", which means none: give one " \
+    "with "                                                                   \
     "--kcm-socket=PATH, or keep the caches here with --embedded"
 
 enum options_action {

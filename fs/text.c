@@ -170,7 +170,7 @@ status_text(struct fs *fs, const struct caller *caller, struct blob **out)
         "failures: %llu\n"
         "last error: %s\n"
         "secret memory: %zu bytes%s\n",
-        KCMFS_VERSION, fs->config.socket_path != NULL ? "kcm" : "embedded",
+        KCMFS_VERSION, fs->config.embedded ? "embedded" : "kcm",
         fs->config.socket_path != NULL ? fs->config.socket_path : "none",
         kcm_daemon_text(fs->kcm), r == 0 ? "yes" : strerror(fs_errno(r)),
         fs->config.read_only ? "read-only" : "read-write", caller->uid,

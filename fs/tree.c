@@ -101,6 +101,8 @@ tree_collection_name(struct user *u, const struct caller *caller,
     if (uuid_parse_text(file + 4, uuid))
         return user_name_of_uuid(u, caller, uuid, name_out);
     *name_out = name_unescape(file + 4);
+    if (*name_out != NULL && !kcm_is_own(*name_out, u->uid))
+        free(take(*name_out));
     return *name_out != NULL ? 0 : KCM_NOT_FOUND;
 }
 

@@ -414,6 +414,8 @@ int
 kcm_fetch(struct kcm *kcm, const struct caller *caller, const char *name,
           struct kcm_known *known)
 {
+    if (!kcm_is_own(name, caller->uid))
+        return KCM_NOT_FOUND;
     int r = kcm_recover(kcm, caller);
     return r == 0 ? kcm_fetch_as_is(kcm, caller, name, known) : r;
 }

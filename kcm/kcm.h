@@ -58,6 +58,11 @@ struct kcm_listing {
 void kcm_listing_free(struct kcm_listing *l);
 DEFINE_CLEANUP(struct kcm_listing *, kcm_listing_free)
 
+/* May that cache be the uid's?  A name that begins with a number belongs to
+ * that uid (Heimdal shows root everybody's caches, and gives away those that
+ * root makes under such a name). */
+bool kcm_is_own(const char *name, uid_t uid);
+
 /*
  * The caches of the caller.  Names of UUIDs in known (may be NULL) are not
  * asked again: a UUID keeps its name.  Other people's caches (Heimdal shows

@@ -235,10 +235,8 @@ kcm_listing_free(struct kcm_listing *l)
     free(l);
 }
 
-/* Heimdal shows root every user's caches; a name that begins with a number
- * belongs to that uid there. */
-static bool
-is_own(const char *name, uid_t uid)
+bool
+kcm_is_own(const char *name, uid_t uid)
 {
     if (name[0] >= '0' && name[0] <= '9')
         return strtoul(name, NULL, 10) == uid;
@@ -250,7 +248,7 @@ static bool
 is_visible(const char *name, uid_t uid)
 {
     const char *suffix = strchr(name, ':');
-    return is_own(name, uid) &&
+    return kcm_is_own(name, uid) &&
            (suffix == NULL || strncmp(suffix + 1, KCM_WORK_PREFIX,
                                       strlen(KCM_WORK_PREFIX)) != 0);
 }
@@ -303,7 +301,7 @@ complete_names(struct kcm *kcm, const struct caller *caller,
             cache.name = name_of_reply(batch_reply(&b, n++));
         else if (cache.name == NULL)
             n++; /* gone since it was listed */
-        if (cache.name != NULL && is_own(cache.name, caller->uid))
+        if (cache.name != NULL && kcm_is_own(cache.name, caller->uid))
             l->caches[kept++] = cache;
         else
             free(cache.name);

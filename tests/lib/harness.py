@@ -207,7 +207,7 @@ class Test:
         return mount.start() if start else mount
 
     def mount_env(self, more=None):
-        return dict(os.environ, KRB5_CONFIG=self.krb5_conf, TZ="UTC",
+        return dict({**os.environ, "KRB5_CONFIG": self.krb5_conf}, TZ="UTC",
                     LC_ALL="C", **(more or {}))
 
     def wire(self, user=None):

@@ -43,6 +43,8 @@ class Mount:
             raise Failed("%s is not built (make)" % self.binary)
         identity = {} if self.uid is None else {
             "user": self.uid, "group": self.uid, "extra_groups": []}
+        with open(self.log, "ab"):
+            before = len(self.log_text())
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [self.binary, "-f", *self.arguments, self.path],
@@ -53,7 +55,9 @@ class Mount:
             if self.process.poll() is not None:
                 raise Failed("kcmfs ended with status %d at start:\n%s" % (
                     self.process.returncode, tail(self.log)))
-            return any(m[2] == "fuse.kcmfs" for m in mounted(self.path))
+            # A dead mount that is to be cleaned up looks mounted too.
+            return "mounted on" in self.log_text()[before:] and any(
+                m[2] == "fuse.kcmfs" for m in mounted(self.path))
         wait_for("the mount", ready)
         return self
 

@@ -221,14 +221,15 @@ def by_mount_itself(t):
     u = t.user()
     u.kinit()
     point = empty_dir(t)
-    # mount(8) runs mount.fuse.kcmfs, or mount.fuse3, which looks in PATH
-    helper = os.path.join(t.dir, "bin")
-    os.mkdir(helper)
-    os.symlink(KCMFS, os.path.join(helper, "kcmfs"))
-    env = t.mount_env({"PATH": helper + ":" + os.environ["PATH"]})
-    run(["mount", "-t", "fuse.kcmfs", t.kcm_socket, point,
-         "-o", "nofail,timeout=5"], env=env)
+    # mount(8) runs mount.fuse, which runs kcmfs by a shell without a PATH:
+    # what `make install` installs is found there
+    installed = os.path.join(t.dir, "sbin")
+    os.mkdir(installed)
+    os.symlink(KCMFS, os.path.join(installed, "kcmfs"))
+    run(["mount", "--bind", installed, "/usr/local/sbin"])
     try:
+        run(["mount", "-t", "fuse.kcmfs", t.kcm_socket, point,
+             "-o", "nofail,timeout=5"], env=t.mount_env())
         eq(u.klist("FILE:%s/default/cache" % point)[0], u.principal)
         run(["umount", point])
         eq(mounted(point), [])
@@ -236,6 +237,7 @@ def by_mount_itself(t):
     finally:
         subprocess.run(["umount", "-l", point], check=False,
                        stderr=subprocess.DEVNULL)
+        run(["umount", "/usr/local/sbin"])
 
 
 @test("none")
