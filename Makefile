@@ -59,12 +59,20 @@ else ifeq ($V,cov)
   CFLAGS := -O0 -g
   VARIANT := --coverage -DINSPECTABLE
   FORTIFY :=
+else ifeq ($V,fuzz)
+  CC := clang
+  CFLAGS := -O1 -g
+  VARIANT := -fsanitize=address,undefined,fuzzer-no-link \
+	-fno-sanitize-recover=all -DINSPECTABLE $(FUZZ_FLAGS)
+  FORTIFY :=
+  # How to make one program of a target: libFuzzer, or main.c and any files.
+  FUZZ_MAIN ?= -fsanitize=fuzzer
 else ifneq ($(filter gcc clang,$V),)
   # For `make warnings`.
   CC := $V
   VARIANT := -Werror
 else
-  $(error V=$V: the variants are asan, tsan, debug, cov, gcc and clang)
+  $(error V=$V: the variants are asan, tsan, debug, cov, fuzz, gcc and clang)
 endif
 
 # --- libraries ---------------------------------------------------------------
@@ -128,10 +136,17 @@ $B/unit/%: $B/tests/unit/%.o $B/libfs.a $B/libkcm.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(UUID_LIBS) $(KCM_LIBS)
 
+# conn_*: a target's own, instead of a socket.
+$B/fuzz/%: $B/tests/fuzz/fuzz_%.o $B/libfs.a $B/libkcm.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $< $(FUZZ_MAIN) $B/libfs.a $B/libkcm.a \
+	    $(if $(filter reply,$*),-Wl$(comma)--wrap=conn_open) \
+	    $(UUID_LIBS) $(KCM_LIBS)
+
 $B/fs/%.o: ALL_CPPFLAGS = $(KCM_CPPFLAGS) $(FS_CPPFLAGS) $(CPPFLAGS)
 ALL_CPPFLAGS = $(KCM_CPPFLAGS) $(CPPFLAGS)
 
-# A change of flags or of this file builds anew what it concerns.
+# Other flags build everything anew.
 $B/%.o: %.c $B/flags | need-build
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
@@ -186,13 +201,14 @@ deps-test:  ## install the Debian packages needed for the tests (as root)
 # --- the two commands of README.md -------------------------------------------
 
 # In a make of their own: what deps installs changes the flags.
+JOBS := $(shell nproc 2>/dev/null || echo 1)
 .PHONY: run test
 run: deps  ## install what it needs, build, mount on MNT=/run/kcmfs (as root)
-	+$(MAKE) --no-print-directory all
+	+$(MAKE) --no-print-directory -j$(JOBS) all
 	KCMFS_BUILD=$(abspath $B) examples/run.sh $(MNT)
 
 test: deps-test  ## install what it needs, build, run all tests (as root)
-	+$(MAKE) --no-print-directory all
+	+$(MAKE) --no-print-directory -j$(JOBS) all $B/tests
 	+$(MAKE) --no-print-directory check
 
 # --- tests -------------------------------------------------------------------
@@ -217,8 +233,16 @@ check-one: $B/unit/$T  ## one unit test: T=test_image [CASE=parse] [GDB=1]
 	$(if $(CASE),CK_RUN_CASE=$(CASE)) $(TEST_ENV) \
 	    $(if $(GDB),CK_FORK=no gdb --args) $B/unit/$T
 
+.PHONY: fuzz fuzz-check
+fuzz:  ## fuzz one parser: F=image S=60 (seconds)
+	+tests/fuzz/run $F $(or $S,60)
+
+fuzz-check:  ## replay the seeds of all fuzz targets, fuzz each for S=5
+	+tests/fuzz/run all $(or $S,5)
+
 # A report is a failure of the test that caused it.
 TEST_ENV := ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 \
+	LSAN_OPTIONS=print_suppressions=0 \
 	UBSAN_OPTIONS=print_stacktrace=1 \
 	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 \
 	CK_DEFAULT_TIMEOUT=$(if $V,60,20)

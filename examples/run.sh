@@ -14,7 +14,9 @@ die() {
     exit 1
 }
 
-[ -x "$bin/kcmfs" ] || die "$bin/kcmfs is not built: run make"
+for program in kcmfs kcmls kcmsocket; do
+    [ -x "$bin/$program" ] || die "$bin/$program is not built: run make"
+done
 [ "$(id -u)" -eq 0 ] ||
     die "this mounts for all users, which takes root: sudo make run
 (a mount of your own: mkdir -p ~/kcm && $bin/kcmfs ~/kcm)"
@@ -28,8 +30,10 @@ is_mounted() {
 }
 
 mount_it() {
-    if ! socket=$("$bin/kcmsocket"); then
-        echo "No KCM socket is configured: kcmfs keeps caches for FILE: only."
+    socket=$("$bin/kcmsocket") || [ $? -eq 1 ] ||
+        die "the Kerberos configuration cannot be read (see above)"
+    if [ -z "$socket" ]; then
+        echo "krb5.conf names no KCM socket: kcmfs keeps caches for FILE: alone."
         set -- --embedded
     elif "$bin/kcmls" "$socket" >/dev/null 2>&1; then
         echo "A KCM daemon answers at $socket: kcmfs shows its caches."
@@ -69,6 +73,6 @@ Try, as any user:
   KRB5CCNAME=FILE:$mnt/default/cache kinit USER@REALM
   klist -c FILE:$mnt/default/cache
   cat $mnt/default/info
-  KRB5CCNAME=KCM: klist        the same tickets through KCM
+  KRB5CCNAME=KCM: klist        the same tickets through KCM, if it is set up
 To end it: umount $mnt
 END

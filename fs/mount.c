@@ -33,7 +33,7 @@ mount_library_version(void)
     return fuse_pkgversion();
 }
 
-static void
+static void __attribute__((format(printf, 2, 0)))
 log_of_library(enum fuse_log_level level, const char *format, va_list ap)
 {
     char text[512];
@@ -163,6 +163,20 @@ mount_serve(struct fuse_session *session, bool single_threaded)
     /* Positive is the signal that ended it. */
     return r < 0 ? r : 0;
 }
+
+#ifdef INSPECTABLE
+/*
+ * libfuse frees its copy of the path in fuse_session_unmount() alone, which
+ * would try to unmount without the right to: that is the unmounter's.
+ */
+const char *__lsan_default_suppressions(void);
+
+const char *
+__lsan_default_suppressions(void)
+{
+    return "leak:fuse_session_mount\n";
+}
+#endif
 
 void
 mount_end(struct fuse_session *session)

@@ -4,6 +4,7 @@
 #include "fs/ops.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "kcm/log.h"
 
@@ -18,6 +19,7 @@ interrupted(fuse_req_t req, void *wake)
 static bool
 arm(struct request *r, const char *operation)
 {
+    r->operation = operation;
     kcm_start(r->fs->kcm, &r->caller);
     r->caller.wake = wake_mine();
     log_context(r->caller.uid, operation);
@@ -75,21 +77,32 @@ request_end(struct request *r)
     log_context_clear();
 }
 
+/* One line for what an administrator may want to know of. */
+static void
+log_failure(const struct request *r, int error)
+{
+    const struct node *n = r->node;
+    if (error == ENOENT || error == ESTALE || error == EINTR)
+        return;
+    if (n != NULL && n->content != NULL)
+        log_info("cache %s: %s", n->content->name, strerror(error));
+    else
+        log_info("%s", strerror(error));
+}
+
 void
 answer_error(struct request *r, int result)
 {
     fuse_req_t req = r->req;
-    if (result != 0) {
-        int error = fs_errno(result);
-        if (error != ENOENT && error != ESTALE && error != EINTR)
-            log_info("answers %d", error);
+    int error = fs_errno(result);
+    if (error != 0) {
         struct user *u = user_get(r->fs, r->caller.uid);
+        log_failure(r, error);
         if (u != NULL && error != ESTALE)
-            user_note(u, "request", result);
-        result = error;
+            user_note(u, r->operation, result);
     }
     request_end(r);
-    fuse_reply_err(req, result);
+    fuse_reply_err(req, error);
 }
 
 /* How long the kernel may keep what a node looks like. */

@@ -16,7 +16,8 @@ struct request {
     fuse_req_t req;
     struct fs *fs;
     struct caller caller;
-    struct node *node; /* referenced; NULL: an error was answered */
+    struct node *node;     /* referenced; NULL for one on an open file */
+    const char *operation; /* for the log and .kcmfs/status */
 };
 
 /*

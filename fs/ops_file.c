@@ -284,6 +284,23 @@ op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
         fuse_reply_err(req, EIO);
 }
 
+/*
+ * A change through h begins: who opened it acts, within this request's time.
+ * Others that write through h wait until handle_end().
+ */
+static void
+handle_begin(struct handle *h, const struct request *r)
+{
+    pthread_mutex_lock(&h->lock);
+    h->caller = r->caller;
+}
+
+static void
+handle_end(struct handle *h)
+{
+    pthread_mutex_unlock(&h->lock);
+}
+
 static int
 write_any(struct handle *h, off_t off, struct data data)
 {
@@ -312,7 +329,9 @@ op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size,
     if (!request_begin_handle(&r, req, fi, "write"))
         return;
     struct data data = {(const uint8_t *)buf, size};
+    handle_begin(h, &r);
     int result = size > 0 ? write_any(h, off, data) : 0;
+    handle_end(h);
     if (result != 0 && h->node->unlinked && result == KCM_NOT_FOUND)
         result = 0; /* destroyed by these very zeros */
     if (result != 0) {
@@ -353,8 +372,6 @@ flush_scratch(struct handle *h)
 static int
 flush_any(struct fs *fs, struct handle *h)
 {
-    if (!is_writer(h))
-        return 0;
     if (h->node->kind == NODE_CACHE)
         return change_flush(h);
     if (!h->dirty)
@@ -372,13 +389,24 @@ flush_any(struct fs *fs, struct handle *h)
     return r;
 }
 
+static int
+flush(const struct request *r, struct handle *h)
+{
+    if (!is_writer(h))
+        return 0;
+    handle_begin(h, r);
+    int result = flush_any(r->fs, h);
+    handle_end(h);
+    return result;
+}
+
 void
 op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct request r;
     (void)ino;
     if (request_begin_handle(&r, req, fi, "flush"))
-        answer_error(&r, flush_any(r.fs, handle_of(fi)));
+        answer_error(&r, flush(&r, handle_of(fi)));
 }
 
 void
@@ -389,7 +417,7 @@ op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync,
     (void)ino;
     (void)datasync;
     if (request_begin_handle(&r, req, fi, "fsync"))
-        answer_error(&r, flush_any(r.fs, handle_of(fi)));
+        answer_error(&r, flush(&r, handle_of(fi)));
 }
 
 void
@@ -426,12 +454,18 @@ set_size(struct request *r, struct node *n, off_t size,
     struct handle *h = fi != NULL ? handle_of(fi) : NULL;
     if (h == NULL)
         return truncate_node(r->fs, n, size);
-    h->caller.deadline = r->caller.deadline;
-    h->caller.wake = r->caller.wake;
-    if (n->kind == NODE_CACHE)
-        return change_truncate(h, size);
+    struct request as_opener = *r;
+    as_opener.caller.uid = h->caller.uid;
+    as_opener.caller.gid = h->caller.gid;
+    handle_begin(h, &as_opener);
+    int result = -EINVAL;
     struct draft *d = h->draft != NULL ? h->draft : n->draft;
-    return d != NULL ? draft_truncate(d, size) : -EINVAL;
+    if (n->kind == NODE_CACHE)
+        result = change_truncate(h, size);
+    else if (d != NULL)
+        result = draft_truncate(d, size);
+    handle_end(h);
+    return result;
 }
 
 void

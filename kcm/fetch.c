@@ -24,6 +24,8 @@
 /* No host's clock is off by more; Heimdal 7.8 answers uninitialised memory
  * for an offset that was never set. */
 #define OFFSET_LIMIT (24 * 60 * 60)
+/* The cache changed while it was read; no -errno and no enum kcm_status. */
+#define CHANGED 100
 
 struct kcm_snapshot *
 kcm_snapshot_ref(struct kcm_snapshot *s)
@@ -183,6 +185,20 @@ take_meta(const struct kcm *kcm, const struct batch *b, unsigned n,
     return s->principal != NULL ? 0 : -ENOMEM;
 }
 
+/* The reply to a GET_CRED_UUID_LIST. */
+static int
+take_uuids(const struct batch *b, unsigned n, struct data *uuids_out)
+{
+    int r = kcm_reply_status(b, n);
+    *uuids_out = batch_reply(b, n).body;
+    if (r == 0 && uuids_out->len % KCM_UUID_LEN != 0) {
+        log_warn("the KCM daemon lists credentials in %zu bytes",
+                 uuids_out->len);
+        return -EIO;
+    }
+    return r;
+}
+
 static bool
 use_cred_list(const struct kcm *kcm, size_t missing)
 {
@@ -192,8 +208,8 @@ use_cred_list(const struct kcm *kcm, size_t missing)
     return missing >= (peer == PEER_SSSD ? 2 : MANY_MISSING);
 }
 
-/* Fill s from a GET_CRED_LIST reply, in the order of its UUIDs.  1: the
- * list does not fit s, because the cache changed meanwhile. */
+/* Fill s from a GET_CRED_LIST reply, in the order of its UUIDs.  CHANGED:
+ * the list does not fit s. */
 static int
 take_list(struct kcm_snapshot *s, struct data body)
 {
@@ -203,7 +219,7 @@ take_list(struct kcm_snapshot *s, struct data body)
     if (r.bad)
         return -EIO;
     if (count != s->count)
-        return 1;
+        return CHANGED;
     for (uint32_t i = 0; i < count; i++) {
         struct data bytes = read_data32(&r);
         if (r.bad)
@@ -227,7 +243,7 @@ take_each(struct kcm_snapshot *s, const struct batch *b, unsigned first)
         unsigned n = first++;
         int r = kcm_reply_status(b, n);
         if (r == KCM_NOT_FOUND)
-            return 1; /* went away meanwhile */
+            return CHANGED; /* went away meanwhile */
         struct data body = batch_reply(b, n).body;
         if (r != 0)
             body.len = 0; /* sssd cannot read a credential that is empty */
@@ -256,7 +272,7 @@ add_creds(const struct kcm *kcm, struct batch *b, const char *name,
     return false;
 }
 
-/* GET_CRED_LIST was answered: learn from it, take it.  1: try again. */
+/* GET_CRED_LIST was answered: learn from it, take it.  CHANGED: try again. */
 static int
 take_list_reply(struct kcm *kcm, struct kcm_snapshot *s, const struct batch *b,
                 unsigned n)
@@ -269,12 +285,12 @@ take_list_reply(struct kcm *kcm, struct kcm_snapshot *s, const struct batch *b,
         __atomic_store_n(&kcm->cred_list, SUPPORT_YES, __ATOMIC_RELAXED);
     else if (r == KCM_UNSUPPORTED && !sssd)
         __atomic_store_n(&kcm->cred_list, SUPPORT_NO, __ATOMIC_RELAXED);
-    return r == 0 ? take_list(s, batch_reply(b, n).body) : 1;
+    return r == 0 ? take_list(s, batch_reply(b, n).body) : CHANGED;
 }
 
 /*
  * One try to complete s: 0 when the list of UUIDs was the same before and
- * after, 1 when the cache changed meanwhile; *list_out is the list then.
+ * after; CHANGED: it is *list_out now.
  */
 static int
 complete(struct kcm *kcm, const struct caller *caller, const char *name,
@@ -294,13 +310,13 @@ complete(struct kcm *kcm, const struct caller *caller, const char *name,
         list = add_creds(kcm, &b, name, s, one_by_one ? 1 : missing);
     batch_add_named(&b, KCM_OP_GET_CRED_UUID_LIST, name);
     int r = kcm_exchange(kcm, caller, &b);
+    struct data after;
     if (r == 0)
-        r = kcm_reply_status(&b, b.count - 1);
+        r = take_uuids(&b, b.count - 1, &after);
     if (r == 0)
         r = take_meta(kcm, &b, PRINCIPAL, s);
     if (r != 0)
         return r;
-    struct data after = batch_reply(&b, b.count - 1).body;
     *list_out = blob_new(after.p, after.len);
     if (*list_out == NULL)
         return -ENOMEM;
@@ -308,7 +324,7 @@ complete(struct kcm *kcm, const struct caller *caller, const char *name,
         r = take_list_reply(kcm, s, &b, CREDS);
     else
         r = take_each(s, &b, CREDS);
-    return r != 0 ? r : same_uuids(s, after) ? 0 : 1;
+    return r != 0 ? r : same_uuids(s, after) ? 0 : CHANGED;
 }
 
 /* The cache changed: uuids is its list now.  A new snapshot of it. */
@@ -333,7 +349,7 @@ fetch_changed(struct kcm *kcm, const struct caller *caller, const char *name,
         list = after;
         if (r == 0)
             *out = take(s);
-        if (r != 1)
+        if (r != CHANGED)
             return r;
         kcm_snapshot_unref(have);
         have = take(s); /* what arrived need not be asked for again */
@@ -343,7 +359,7 @@ fetch_changed(struct kcm *kcm, const struct caller *caller, const char *name,
     return -EAGAIN;
 }
 
-/* Did the principal or the offset of an unchanged list change? */
+/* CHANGED if the principal or the offset of an unchanged list did. */
 static int
 check_meta(struct kcm *kcm, const struct batch *b, struct kcm_known *known)
 {
@@ -361,7 +377,7 @@ check_meta(struct kcm *kcm, const struct batch *b, struct kcm_known *known)
         memcmp(s->principal->bytes, old->principal->bytes,
                s->principal->len) == 0)
         return 0;
-    return 1;
+    return CHANGED;
 }
 
 int
@@ -382,18 +398,14 @@ kcm_fetch_as_is(struct kcm *kcm, const struct caller *caller, const char *name,
         batch_add_named(&b, KCM_OP_GET_KDC_OFFSET, name);
     }
     r = kcm_exchange(kcm, caller, &b);
+    struct data uuids;
     if (r == 0)
-        r = kcm_reply_status(&b, 0);
+        r = take_uuids(&b, 0, &uuids);
     if (r != 0)
         return r;
-    struct data uuids = batch_reply(&b, 0).body;
-    if (uuids.len % KCM_UUID_LEN != 0) {
-        log_warn("the KCM daemon lists credentials in %zu bytes", uuids.len);
-        return -EIO;
-    }
     if (same_uuids(old, uuids)) {
         r = list_only ? 0 : check_meta(kcm, &b, known);
-        if (r != 1)
+        if (r != CHANGED)
             return r;
     } else if (!list_only) {
         r = kcm_reply_status(&b, 1);

@@ -20,6 +20,8 @@
 #define REPLY_HEADER   8u
 /* A reply of more is nonsense. Heimdal has no limit, so allow its lists. */
 #define REPLY_MAX (64u * 1024 * 1024)
+/* And so are all replies to one batch, if they take more. */
+#define REPLIES_MAX ((size_t)256 * 1024 * 1024)
 
 void
 batch_free(struct batch *b)
@@ -201,6 +203,16 @@ take_replies(struct conn *c, struct batch *b, size_t *parsed)
     return *parsed == b->in.len ? 0 : -EIO; /* more than was asked for */
 }
 
+/* A kept connection on which something came unasked, or the end: what came
+ * would be taken for the reply to the next request. */
+static bool
+is_stale(const struct conn *c)
+{
+    char byte;
+    return c->used && (recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 ||
+                       errno != EAGAIN);
+}
+
 static int
 exchange_chunk(struct conn *c, struct batch *b, const struct caller *caller)
 {
@@ -218,11 +230,13 @@ exchange_chunk(struct conn *c, struct batch *b, const struct caller *caller)
         ssize_t n = receive_some(c, &b->in);
         if (n == -EAGAIN)
             continue;
-        if (n < 0)
-            return (int)n;
         if (n == 0)
-            return b->in.len == parsed ? -EPIPE : -EIO;
+            n = -EPIPE;
+        if (n < 0)
+            return n == -EPIPE && b->in.len > parsed ? -EIO : (int)n;
         r = take_replies(c, b, &parsed);
+        if (r == 0 && b->in.len > REPLIES_MAX)
+            r = -EIO;
         if (r < 0)
             return r;
     }
@@ -236,6 +250,8 @@ conn_exchange(struct conn *c, struct batch *b, const struct caller *caller)
     batch_finish(b);
     if (b->out.failed)
         return -ENOMEM;
+    if (is_stale(c))
+        return -EPIPE;
     while (b->answered < b->count) {
         int r = exchange_chunk(c, b, caller);
         if (r < 0) {
@@ -269,30 +285,39 @@ conn_free(struct conn *c)
     free(c);
 }
 
+/* Take whole replies out of c->partial: true when that was the last, or
+ * what is there is no reply. */
+static bool
+drain_replies(struct conn *c)
+{
+    while (c->awaited > 0) {
+        size_t len;
+        int r = reply_length(writer_data(&c->partial), &len);
+        if (r < 0)
+            return true;
+        if (len == 0 || len > c->partial.len)
+            return false;
+        memmove(c->partial.p, c->partial.p + len, c->partial.len - len);
+        c->partial.len -= len;
+        c->awaited--;
+    }
+    return true;
+}
+
 /* One step of draining: true when nothing is left to send or to read. */
 static bool
 drain_step(struct conn *c)
 {
     if (send_some(c) == -EPIPE)
         return true;
-    for (;;) {
+    while (!drain_replies(c)) {
         ssize_t n = receive_some(c, &c->partial);
         if (n == -EAGAIN)
             return false;
         if (n <= 0)
             return true;
-        size_t len;
-        int r = reply_length(writer_data(&c->partial), &len);
-        while (r == 0 && len > 0 && len <= c->partial.len) {
-            memmove(c->partial.p, c->partial.p + len, c->partial.len - len);
-            c->partial.len -= len;
-            if (--c->awaited == 0)
-                return true;
-            r = reply_length(writer_data(&c->partial), &len);
-        }
-        if (r < 0)
-            return true;
     }
+    return true;
 }
 
 /* A peer that answers nothing for this long is not going to. */
