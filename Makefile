@@ -136,12 +136,13 @@ $B/unit/%: $B/tests/unit/%.o $B/libfs.a $B/libkcm.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(UUID_LIBS) $(KCM_LIBS)
 
-# conn_*: a target's own, instead of a socket.
-$B/fuzz/%: $B/tests/fuzz/fuzz_%.o $B/libfs.a $B/libkcm.a
+# The target reply answers in place of a socket.
+$B/fuzz/%: $B/tests/fuzz/fuzz_%.o $B/libkcm.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $< $(FUZZ_MAIN) $B/libfs.a $B/libkcm.a \
+	$(CC) $(ALL_LDFLAGS) -o $@ $(FUZZ_MAIN) \
 	    $(if $(filter reply,$*),-Wl$(comma)--wrap=conn_open) \
-	    $(UUID_LIBS) $(KCM_LIBS)
+	    $< $(filter %/libfs.a,$^) $B/libkcm.a $(UUID_LIBS) $(KCM_LIBS)
+$B/fuzz/names: $B/libfs.a
 
 $B/fs/%.o: ALL_CPPFLAGS = $(KCM_CPPFLAGS) $(FS_CPPFLAGS) $(CPPFLAGS)
 ALL_CPPFLAGS = $(KCM_CPPFLAGS) $(CPPFLAGS)

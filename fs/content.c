@@ -240,18 +240,20 @@ content_written(struct content *c, struct node *n, struct image *image)
     image_unref(drop);
 }
 
-void
-content_adopt(struct content *c, struct node *n, struct image *image)
+/* Whether n shows image from now on may not matter to others who read it. */
+static bool
+is_others_locked(const struct node *n, const struct image *image)
 {
-    struct fs *fs = fs_of(c);
-    struct draft *draft = NULL;
-    pthread_mutex_lock(&fs->lock);
-    struct node *before = c->node;
-    if (before != NULL && before != n)
-        before->unlinked = true;
+    return n->kind == NODE_CACHE && n->image != NULL && n->opens > 1 &&
+           !image_extends(image, n->image);
+}
+
+/* Under the lock: a scratch file or unborn cache becomes the file of c. */
+static void
+settle_locked(struct content *c, struct node *n)
+{
     if (n->kind == NODE_SCRATCH) {
-        /* It has got the cache's name: it is the cache's file now. */
-        node_unkey_locked(fs, n);
+        node_unkey_locked(fs_of(c), n);
         if (n->content != c) {
             struct content *old = n->content;
             n->content = c;
@@ -260,27 +262,87 @@ content_adopt(struct content *c, struct node *n, struct image *image)
                 content_unref_locked(old);
         }
         n->kind = NODE_CACHE;
+    }
+    if (c->unborn == n)
+        c->unborn = NULL;
+    if (n->linked) {
         n->linked = false;
         n->refs--; /* of its name; the request holds another */
-    } else if (c->unborn == n) {
-        c->unborn = NULL;
-        n->linked = false;
-        n->refs--;
     }
-    draft = take(n->draft);
-    struct image *old[2] = {swap_locked(n, image), c->image};
-    c->image = image_ref(image);
-    c->node = n;
-    c->mtime = next_mtime(c->mtime);
-    c->exists = true;
     if (n->opens > 0 && !n->counted) {
         n->counted = true;
         c->open_nodes++;
     }
+}
+
+void
+content_adopt(struct content *c, struct node *n, struct image *image)
+{
+    struct fs *fs = fs_of(c);
+    struct draft *draft = NULL;
+    struct image *old[2] = {NULL, c->image};
+    pthread_mutex_lock(&fs->lock);
+    if (is_others_locked(n, image)) {
+        c->node = NULL;
+    } else {
+        if (c->node != NULL && c->node != n)
+            c->node->unlinked = true;
+        settle_locked(c, n);
+        draft = take(n->draft);
+        old[0] = swap_locked(n, image);
+        c->node = n;
+    }
+    c->image = image_ref(image);
+    c->mtime = next_mtime(c->mtime);
+    c->exists = true;
     pthread_mutex_unlock(&fs->lock);
     image_unref(old[0]);
     image_unref(old[1]);
     draft_unref(draft);
+}
+
+void
+content_unlinked(struct content *c)
+{
+    struct fs *fs = fs_of(c);
+    pthread_mutex_lock(&fs->lock);
+    if (c->node != NULL)
+        c->node->unlinked = true;
+    /* Nodes that stayed with those who had them open. */
+    for (size_t i = 0; c->open_nodes > 0 && i < fs->buckets; i++)
+        for (struct node *n = fs->by_ino[i]; n != NULL; n = n->next_ino)
+            if (n->kind == NODE_CACHE && n->content == c && n->draft == NULL)
+                n->unlinked = true;
+    pthread_mutex_unlock(&fs->lock);
+}
+
+void
+content_moved(struct content *from, struct content *to)
+{
+    struct fs *fs = fs_of(from);
+    struct image *old = NULL;
+    pthread_mutex_lock(&fs->lock);
+    struct node *n = from->node;
+    if (n != NULL) {
+        if (to->node != NULL)
+            to->node->unlinked = true;
+        if (n->counted) {
+            from->open_nodes--;
+            to->open_nodes++;
+        }
+        n->content = to;
+        to->refs++;
+        from->refs--; /* its directory, or who moves it, holds another */
+        to->node = n;
+        from->node = NULL;
+        old = to->image;
+        to->image = image_ref(n->image);
+        to->mtime = next_mtime(to->mtime);
+        to->exists = true;
+    }
+    pthread_mutex_unlock(&fs->lock);
+    image_unref(old);
+    content_vanish(from);
 }
 
 /* --- checks ------------------------------------------------------------ */

@@ -7,8 +7,8 @@
 
 #include "fs/fs.h"
 
-static int
-charge(struct user *u, size_t bytes)
+int
+draft_charge(struct user *u, size_t bytes)
 {
     int r = 0;
     pthread_mutex_lock(&u->fs->lock);
@@ -21,8 +21,8 @@ charge(struct user *u, size_t bytes)
 }
 
 /* Without the lock, which draft_unref() may be called with. */
-static void
-discharge(struct user *u, size_t bytes)
+void
+draft_discharge(struct user *u, size_t bytes)
 {
     __atomic_fetch_sub(&u->scratch_bytes, bytes, __ATOMIC_RELAXED);
 }
@@ -63,7 +63,7 @@ draft_unref(struct draft *d)
     if (d == NULL || __atomic_fetch_sub(&d->refs, 1, __ATOMIC_ACQ_REL) != 1)
         return;
     __atomic_fetch_sub(&d->user->scratch_count, 1, __ATOMIC_RELAXED);
-    discharge(d->user, d->bytes.cap);
+    draft_discharge(d->user, d->bytes.cap);
     writer_free(&d->bytes);
     pthread_mutex_destroy(&d->lock);
     free(d);
@@ -80,16 +80,16 @@ grow_locked(struct draft *d, size_t size)
         /* What reserving will take: at most twice of what is needed. */
         size_t expected = before * 2 > size ? before * 2 : size;
         expected = expected > 256 ? expected : 256;
-        int r = charge(d->user, expected - before);
+        int r = draft_charge(d->user, expected - before);
         if (r < 0)
             return r;
         if (!writer_reserve(&d->bytes, more)) {
             d->bytes.failed = false;
-            discharge(d->user, expected - before);
+            draft_discharge(d->user, expected - before);
             return -ENOMEM;
         }
         if (d->bytes.cap < expected)
-            discharge(d->user, expected - d->bytes.cap);
+            draft_discharge(d->user, expected - d->bytes.cap);
     }
     memset(d->bytes.p + d->bytes.len, 0, more);
     d->bytes.len = size;
@@ -132,4 +132,13 @@ draft_size(struct draft *d)
     size_t size = d->bytes.len;
     pthread_mutex_unlock(&d->lock);
     return size;
+}
+
+int
+draft_copy(struct draft *d, struct writer *out)
+{
+    pthread_mutex_lock(&d->lock);
+    write_data(out, writer_data(&d->bytes));
+    pthread_mutex_unlock(&d->lock);
+    return out->failed ? -ENOMEM : 0;
 }

@@ -136,7 +136,10 @@ struct handle {
     struct dir_list *list;
     pthread_mutex_t lock; /* of what a writer has not committed yet: */
     struct writer tail;   /* bytes that do not make a whole record */
-    struct draft *draft;  /* what the file is to be, at flush or fsync */
+    size_t charged;       /* of the uid's memory for drafts, for tail */
+    off_t end;            /* behind what was appended last; 0: nothing */
+    struct draft *draft;  /* what the file is to be, at flush or fsync; set
+                           * and dropped under fs->lock, too */
     bool dirty;           /* draft was written to since the last commit */
 };
 
@@ -304,9 +307,17 @@ bool content_exists(struct content *c);
 /* n shows image, which a writer made of what it showed before, and so does
  * c if n is its node.  With the turn. */
 void content_written(struct content *c, struct node *n, struct image *image);
-/* n becomes the cache's file, showing image; what was before keeps its
- * handles.  With the turn. */
+/*
+ * n becomes the cache's file, showing image; what was before keeps its
+ * handles.  If n is the cache's file already and somebody else has it open,
+ * n stays as it is for them, and the cache gets a new node.  With the turn.
+ */
 void content_adopt(struct content *c, struct node *n, struct image *image);
+/* The file of from is that of to now, as in KCM.  With both turns. */
+void content_moved(struct content *from, struct content *to);
+/* The cache was destroyed through the mount: what is written to its open
+ * files goes nowhere.  With the turn. */
+void content_unlinked(struct content *c);
 
 /* --- draft.c: bytes that are no cache yet ------------------------------- */
 
@@ -331,6 +342,11 @@ DEFINE_CLEANUP(struct draft *, draft_unref)
 int draft_write(struct draft *d, off_t off, struct data data);
 int draft_truncate(struct draft *d, off_t size);
 size_t draft_size(struct draft *d);
+/* A copy of its bytes, while others may write to it. */
+int draft_copy(struct draft *d, struct writer *out);
+/* The uid has so many bytes more, or less, in secret memory. */
+int draft_charge(struct user *u, size_t bytes); /* -EDQUOT */
+void draft_discharge(struct user *u, size_t bytes);
 
 /* --- scratch.c: temporary files and links ------------------------------- */
 
@@ -353,14 +369,20 @@ void scratch_unborn_drop(struct content *c);
 /* Drop what nobody has touched for DRAFT_AGE_S. */
 void scratch_collect(struct user *u);
 
-/* --- change.c: what writers do to caches --------------------------------- */
+/* --- write.c: open files ------------------------------------------------ */
 
-/* Bytes written at off (O_APPEND: at the end): 0 or an error. */
-int change_write(struct handle *h, off_t off, struct data data);
+/* Bytes written at off (O_APPEND: at the end): 0 or an error.  The caller of
+ * these three is whose deadline counts; the daemon sees who opened. */
+int change_write(struct handle *h, const struct caller *caller, off_t off,
+                 struct data data);
 /* Commit what is complete; -EINVAL for what cannot be a cache. */
-int change_flush(struct handle *h);
+int change_flush(struct handle *h, const struct caller *caller);
 /* ftruncate() on an open file. */
-int change_truncate(struct handle *h, off_t size);
+int change_truncate(struct handle *h, const struct caller *caller,
+                    off_t size);
+
+/* --- change.c: what becomes of caches ------------------------------------ */
+
 /* Replace c's content by the file in bytes; n becomes its node. */
 int change_replace(struct content *c, const struct caller *caller,
                    struct data bytes, struct node *n);

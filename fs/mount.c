@@ -14,6 +14,7 @@
 #include "fs.h"
 #include "kcm/log.h"
 #include "kcm/mem.h"
+#include "ops.h"
 #include "options.h"
 
 /* A request waits in its thread while the KCM daemon works, so there may be
@@ -24,8 +25,6 @@
 
 /* Virtual memory of each thread.  The sanitizers need much more. */
 #define THREAD_STACK "262144"
-
-extern const struct fuse_lowlevel_ops fs_ops;
 
 const char *
 mount_library_version(void)

@@ -1,6 +1,5 @@
 /*
- * What the mount knows of one uid: its caches' names and UUIDs, its default,
- * its contents.
+ * What the mount knows of one uid: its caches' names and UUIDs, its contents.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -22,6 +21,7 @@ user_get(struct fs *fs, uid_t uid)
     if (u == NULL && (u = calloc(1, sizeof(*u))) != NULL) {
         u->fs = fs;
         u->uid = uid;
+        turn_init(&u->guard, 1);
         u->next = fs->users;
         fs->users = u;
     }
@@ -53,9 +53,7 @@ users_free(struct fs *fs)
             free_content(c);
         }
         kcm_listing_free(u->known);
-        free(u->kept_default);
-        free(u->kept_answer);
-        free(u->last_default);
+        user_default_free(u);
         free(u);
     }
 }
@@ -248,155 +246,6 @@ user_uuid_of_name(struct user *u, const char *name,
     }
     pthread_mutex_unlock(&u->fs->lock);
     return found;
-}
-
-/* --- the default ------------------------------------------------------- */
-
-/* Under the lock: forget that a default was kept. */
-static void
-forget_kept_locked(struct user *u)
-{
-    free(take(u->kept_default));
-    free(take(u->kept_answer));
-}
-
-/*
- * What the daemon's answer means here: a default that was destroyed through
- * the mount stays until the daemon answers something else than it did after
- * that.
- */
-static int
-apply_kept(struct user *u, char **name)
-{
-    int r = 0;
-    pthread_mutex_lock(&u->fs->lock);
-    if (u->kept_default != NULL && u->kept_answer != NULL &&
-        strcmp(u->kept_answer, *name) == 0) {
-        char *kept = strdup(u->kept_default);
-        r = kept != NULL ? 0 : -ENOMEM;
-        if (kept != NULL) {
-            free(*name);
-            *name = kept;
-        }
-    } else {
-        forget_kept_locked(u);
-    }
-    pthread_mutex_unlock(&u->fs->lock);
-    return r;
-}
-
-int
-user_default(struct user *u, const struct caller *caller, char **name_out)
-{
-    int r = kcm_get_default(u->fs->kcm, caller, name_out);
-    if (r == 0)
-        r = apply_kept(u, name_out);
-    if (r != 0)
-        return r;
-    pthread_mutex_lock(&u->fs->lock);
-    if (u->last_default == NULL || strcmp(u->last_default, *name_out) != 0) {
-        free(u->last_default);
-        u->last_default = strdup(*name_out);
-    }
-    pthread_mutex_unlock(&u->fs->lock);
-    return 0;
-}
-
-int
-user_last_default(struct user *u, char **name_out)
-{
-    pthread_mutex_lock(&u->fs->lock);
-    *name_out = u->last_default != NULL ? strdup(u->last_default) : NULL;
-    bool known = u->last_default != NULL;
-    pthread_mutex_unlock(&u->fs->lock);
-    if (!known && asprintf(name_out, "%u", u->uid) < 0)
-        *name_out = NULL;
-    return *name_out != NULL ? 0 : -ENOMEM;
-}
-
-static void
-keep_default(struct user *u, const char *name, const char *answer)
-{
-    char *kept = strdup(name), *answered = strdup(answer);
-    pthread_mutex_lock(&u->fs->lock);
-    forget_kept_locked(u);
-    if (kept != NULL && answered != NULL) {
-        u->kept_default = take(kept);
-        u->kept_answer = take(answered);
-    }
-    pthread_mutex_unlock(&u->fs->lock);
-    free(kept);
-    free(answered);
-}
-
-static bool
-cache_exists(struct user *u, const struct caller *caller, const char *name)
-{
-    struct blob *principal = NULL;
-    int r = kcm_get_principals(u->fs->kcm, caller, &name, 1, &principal);
-    bool exists = r == 0 && principal != NULL;
-    blob_unref(principal);
-    return exists;
-}
-
-int
-user_set_default(struct user *u, const struct caller *caller, const char *name)
-{
-    _cleanup_(freep) char *answer = NULL;
-    /* sssd would make an empty cache, Heimdal would point nowhere. */
-    if (!cache_exists(u, caller, name)) {
-        int r = kcm_get_default(u->fs->kcm, caller, &answer);
-        if (r == 0)
-            keep_default(u, name, answer);
-        return r;
-    }
-    int r = kcm_set_default(u->fs->kcm, caller, name);
-    if (r == 0) {
-        pthread_mutex_lock(&u->fs->lock);
-        forget_kept_locked(u);
-        pthread_mutex_unlock(&u->fs->lock);
-        log_info("default is %s", name);
-    }
-    return r;
-}
-
-int
-user_guard_begin(struct user *u, const struct caller *caller,
-                 char **before_out)
-{
-    return user_default(u, caller, before_out);
-}
-
-void
-user_guard_end(struct user *u, const struct caller *caller, char *before,
-               const char *made, const char *destroyed)
-{
-    _cleanup_(freep) char *name = before;
-    _cleanup_(freep) char *answer = NULL;
-    if (kcm_get_default(u->fs->kcm, caller, &answer) != 0)
-        return; /* the daemon is gone, and with it the change */
-    pthread_mutex_lock(&u->fs->lock);
-    bool kept = u->kept_default != NULL;
-    pthread_mutex_unlock(&u->fs->lock);
-    if (destroyed != NULL && strcmp(destroyed, name) == 0 &&
-        (made == NULL || strcmp(made, name) != 0)) {
-        keep_default(u, name, answer);
-        return;
-    }
-    if (!kept && strcmp(answer, name) == 0)
-        return;
-    bool exists = (made != NULL && strcmp(made, name) == 0) ||
-                  cache_exists(u, caller, name);
-    if (exists) {
-        if (strcmp(answer, name) != 0 &&
-            kcm_set_default(u->fs->kcm, caller, name) != 0)
-            log_warn("cannot make %s the default again", name);
-        pthread_mutex_lock(&u->fs->lock);
-        forget_kept_locked(u);
-        pthread_mutex_unlock(&u->fs->lock);
-    } else if (kept) {
-        keep_default(u, name, answer);
-    }
 }
 
 void

@@ -1,0 +1,258 @@
+/*
+ * The default cache stays where it was put.
+ *
+ * The daemon says which one it is, but daemons move the default by themselves
+ * at INITIALIZE and DESTROY.  So every change through the mount runs between
+ * user_guard_begin() and user_guard_end(), which puts the default back by
+ * SET_DEFAULT_CACHE.
+ *
+ * When the default's cache itself was destroyed, the default still names it,
+ * as on disk.  Most daemons can be told so.  sssd would make an empty cache
+ * of that name: there it is only kept in mind here, as long as the daemon
+ * answers what it did after the destruction.
+ *
+ * The program that removed it is told that name also when somebody else
+ * switches meanwhile: what tools do is to unlink default/cache and create it
+ * again at once.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fs/fs.h"
+#include "kcm/log.h"
+
+/* So soon a tool creates again what it has unlinked. */
+#define AGAIN_MS (30 * 1000)
+
+void
+user_default_free(struct user *u)
+{
+    free(u->last_default);
+    free(u->kept_default);
+    free(u->kept_answer);
+    free(u->removed_default);
+    turn_destroy(&u->guard);
+}
+
+static void
+forget_kept_locked(struct user *u)
+{
+    free(take(u->kept_default));
+    free(take(u->kept_answer));
+}
+
+/* Which of the two caches have a principal? */
+static int
+both_exist(struct user *u, const struct caller *caller, const char *const *two,
+           bool *exist)
+{
+    struct blob *principals[2];
+    int r = kcm_get_principals(u->fs->kcm, caller, two, 2, principals);
+    for (size_t i = 0; i < 2; i++) {
+        exist[i] = principals[i] != NULL;
+        blob_unref(principals[i]);
+    }
+    return r;
+}
+
+static bool
+cache_exists(struct user *u, const struct caller *caller, const char *name)
+{
+    struct blob *principal = NULL;
+    int r = kcm_get_principals(u->fs->kcm, caller, &name, 1, &principal);
+    bool exists = r == 0 && principal != NULL;
+    blob_unref(principal);
+    return exists;
+}
+
+/* --- a default whose cache is not there ---------------------------------- */
+
+/* Bear in mind that name is the default, whatever the daemon answers now. */
+static int
+keep_in_mind(struct user *u, const struct caller *caller, const char *name)
+{
+    bool exist[2];
+    _cleanup_(freep) char *kept = strdup(name);
+    _cleanup_(freep) char *answer = NULL;
+    int r = kcm_get_default(u->fs->kcm, caller, &answer);
+    if (r != 0 || kept == NULL)
+        return r != 0 ? r : -ENOMEM;
+    const char *two[2] = {name, answer};
+    r = both_exist(u, caller, two, exist);
+    if (r != 0)
+        return r;
+    pthread_mutex_lock(&u->fs->lock);
+    forget_kept_locked(u);
+    if (strcmp(name, answer) != 0) {
+        u->kept_default = take(kept);
+        u->kept_answer = take(answer);
+        u->kept_answer_exists = exist[1];
+    }
+    pthread_mutex_unlock(&u->fs->lock);
+    return 0;
+}
+
+/* With the guard: name, whose cache is not there, is to be the default. */
+static int
+keep(struct user *u, const struct caller *caller, const char *name)
+{
+    if (kcm_default_may_dangle(u->fs->kcm)) {
+        int r = kcm_set_default(u->fs->kcm, caller, name);
+        if (r < 0)
+            return r;
+    }
+    return keep_in_mind(u, caller, name);
+}
+
+/* Is what was kept in mind over?  *name is the daemon's answer, and becomes
+ * what was kept if it is not.  Without the guard. */
+static int
+apply_kept(struct user *u, const struct caller *caller, char **name)
+{
+    bool exist[2];
+    pthread_mutex_lock(&u->fs->lock);
+    _cleanup_(freep) char *kept =
+        u->kept_default != NULL ? strdup(u->kept_default) : NULL;
+    bool none = u->kept_default == NULL;
+    bool same = !none && strcmp(u->kept_answer, *name) == 0;
+    bool answer_existed = u->kept_answer_exists;
+    pthread_mutex_unlock(&u->fs->lock);
+    if (none || kept == NULL)
+        return none ? 0 : -ENOMEM;
+    const char *two[2] = {kept, *name};
+    int r = same ? both_exist(u, caller, two, exist) : 0;
+    if (r != 0)
+        return r;
+    /* A cache made since then under the name that the daemon answers is a
+     * new default, as if it answered something else. */
+    bool over = !same || (exist[1] && !answer_existed);
+    /* One made under the kept name is the default again: say so. */
+    if (!over && exist[0])
+        r = kcm_set_default(u->fs->kcm, caller, kept);
+    if (over || exist[0]) {
+        pthread_mutex_lock(&u->fs->lock);
+        forget_kept_locked(u);
+        pthread_mutex_unlock(&u->fs->lock);
+    }
+    if (!over) {
+        free(*name);
+        *name = take(kept);
+    }
+    return r < 0 ? r : 0;
+}
+
+/* Under the guard of somebody else what is kept is not to be judged. */
+static int
+judge_kept(struct user *u, const struct caller *caller, char **name)
+{
+    if (turn_try(&u->guard)) {
+        int r = apply_kept(u, caller, name);
+        turn_give(&u->guard);
+        return r;
+    }
+    int r = 0;
+    pthread_mutex_lock(&u->fs->lock);
+    if (u->kept_default != NULL) {
+        char *kept = strdup(u->kept_default);
+        r = kept != NULL ? 0 : -ENOMEM;
+        if (kept != NULL) {
+            free(*name);
+            *name = kept;
+        }
+    }
+    pthread_mutex_unlock(&u->fs->lock);
+    return r;
+}
+
+/* --- the default -------------------------------------------------------- */
+
+/* What this very thread removed a moment ago is its default. */
+static bool
+removed_by(struct user *u, const struct caller *caller, char **name_out)
+{
+    pthread_mutex_lock(&u->fs->lock);
+    bool its = u->removed_default != NULL && caller->pid != 0 &&
+               u->removed_by == caller->pid && now_ms() < u->removed_until;
+    *name_out = its ? strdup(u->removed_default) : NULL;
+    pthread_mutex_unlock(&u->fs->lock);
+    return *name_out != NULL;
+}
+
+static void
+note_last(struct user *u, const char *name)
+{
+    pthread_mutex_lock(&u->fs->lock);
+    if (u->last_default == NULL || strcmp(u->last_default, name) != 0) {
+        free(u->last_default);
+        u->last_default = strdup(name);
+    }
+    pthread_mutex_unlock(&u->fs->lock);
+}
+
+static int
+get_default(struct user *u, const struct caller *caller, bool guarded,
+            char **name_out)
+{
+    int r = kcm_get_default(u->fs->kcm, caller, name_out);
+    if (r == 0)
+        r = guarded ? apply_kept(u, caller, name_out)
+                    : judge_kept(u, caller, name_out);
+    if (r != 0) {
+        free(take(*name_out));
+        return r;
+    }
+    note_last(u, *name_out);
+    char *removed;
+    if (removed_by(u, caller, &removed)) {
+        free(*name_out);
+        *name_out = removed;
+    }
+    return 0;
+}
+
+int
+user_default(struct user *u, const struct caller *caller, char **name_out)
+{
+    return get_default(u, caller, false, name_out);
+}
+
+int
+user_last_default(struct user *u, char **name_out)
+{
+    pthread_mutex_lock(&u->fs->lock);
+    *name_out = u->last_default != NULL ? strdup(u->last_default) : NULL;
+    bool known = u->last_default != NULL;
+    pthread_mutex_unlock(&u->fs->lock);
+    if (!known && asprintf(name_out, "%u", u->uid) < 0)
+        *name_out = NULL;
+    return *name_out != NULL ? 0 : -ENOMEM;
+}
+
+/* The default is chosen anew. */
+static void
+forget(struct user *u)
+{
+    pthread_mutex_lock(&u->fs->lock);
+    forget_kept_locked(u);
+    free(take(u->removed_default));
+    pthread_mutex_unlock(&u->fs->lock);
+}
+
+int
+user_set_default(struct user *u, const struct caller *caller, const char *name)
+{
+    int r = turn_take(&u->guard, caller);
+    if (r != 0)
+        return r;
+    if (cache_exists(u, caller, name))
+        r = kcm_set_default(u->fs->kcm, caller, name);
+    else
+        r = keep(u, caller, name);
+    if (r == 0) {
+        forget_removed_or_all(u);
+        log_info("default is %s", name);
+    }
+    turn_give(&u->guard);
+    return r;
+}

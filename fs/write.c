@@ -1,0 +1,521 @@
+/*
+ * What is written to open cache files, and how bytes become changes.
+ *
+ *   a whole record at the end          STORE
+ *   whole records over whole records   REMOVE_CRED, STORE
+ *   the principal of a file being made INITIALIZE
+ *   zeros over the header              DESTROY (kdestroy through a link)
+ *   anything else                      a draft of the whole file, which
+ *                                      replaces the content at flush
+ *
+ * Bytes that do not make a whole record yet wait in the handle (h->tail).
+ * h->lock is held over a write, and the content's turn within it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "fs/change.h"
+
+/* A record that is not complete by then is none. */
+#define RECORD_MAX ((size_t)10 * 1024 * 1024)
+/* So many zeros over the header are no accident. */
+#define ZERO_MIN 16
+/* Records that are stored together, or patched together. */
+#define AT_ONCE 64
+
+static struct fs *
+fs_of(const struct handle *h)
+{
+    return h->node->content->user->fs;
+}
+
+/* --- what the handle sees ---------------------------------------------- */
+
+static struct image *
+image_of(struct handle *h)
+{
+    struct fs *fs = fs_of(h);
+    pthread_mutex_lock(&fs->lock);
+    struct image *i = h->pinned != NULL ? h->pinned : h->node->image;
+    if (i != NULL)
+        image_ref(i);
+    pthread_mutex_unlock(&fs->lock);
+    return i;
+}
+
+/* What this handle wrote made image of what it saw. */
+static void
+set_image(struct handle *h, struct image *image)
+{
+    struct fs *fs = fs_of(h);
+    struct image *old = NULL;
+    pthread_mutex_lock(&fs->lock);
+    if (h->pinned != NULL) {
+        old = h->pinned;
+        h->pinned = image_ref(image);
+    }
+    pthread_mutex_unlock(&fs->lock);
+    if (old == NULL)
+        content_written(h->node->content, h->node, image);
+    image_unref(old);
+}
+
+/* The draft of the cache being made, with a reference, or NULL. */
+static struct draft *
+unborn_draft(struct handle *h)
+{
+    struct fs *fs = fs_of(h);
+    pthread_mutex_lock(&fs->lock);
+    struct draft *d = h->node->draft != NULL ? draft_ref(h->node->draft) : NULL;
+    pthread_mutex_unlock(&fs->lock);
+    return d;
+}
+
+/* --- the tail ---------------------------------------------------------- */
+
+/* The uid pays for what a handle keeps. */
+static int
+charge_tail(struct handle *h)
+{
+    struct user *u = h->node->content->user;
+    int r = 0;
+    if (h->tail.len == 0)
+        writer_free(&h->tail);
+    if (h->tail.cap > h->charged)
+        r = draft_charge(u, h->tail.cap - h->charged);
+    else
+        draft_discharge(u, h->charged - h->tail.cap);
+    if (r == 0)
+        h->charged = h->tail.cap;
+    return r;
+}
+
+/* The records of the tail that are whole: their number. */
+static size_t
+split_tail(struct data tail, struct data *creds, uint32_t *lengths)
+{
+    struct reader r;
+    size_t count = 0;
+    reader_init(&r, tail.p, tail.len);
+    while (reader_left(&r) > 0 && count < AT_ONCE) {
+        struct cred c;
+        cred_read(&r, &c);
+        if (r.bad)
+            break;
+        creds[count] = c.raw;
+        lengths[count++] = (uint32_t)c.raw.len;
+    }
+    return count;
+}
+
+/* Take len bytes off the front of the tail. */
+static void
+consume(struct handle *h, size_t len)
+{
+    memmove(h->tail.p, h->tail.p + len, h->tail.len - len);
+    h->tail.len -= len;
+}
+
+/* With the turn: commit the records of the tail that are whole; *taken_out
+ * bytes of them are. */
+static int
+commit_tail(struct handle *h, size_t *taken_out)
+{
+    struct data creds[AT_ONCE];
+    uint32_t lengths[AT_ONCE];
+    *taken_out = 0;
+    for (;;) {
+        size_t done = 0, len = 0;
+        size_t count = split_tail(writer_data(&h->tail), creds, lengths);
+        if (count == 0)
+            return h->tail.len > RECORD_MAX ? -EINVAL : 0;
+        int r = change_store(h->node->content, &h->caller, creds, count, &done);
+        for (size_t i = 0; i < done; i++)
+            len += lengths[i];
+        _cleanup_(image_unrefp) struct image *image = image_of(h);
+        _cleanup_(image_unrefp) struct image *next = NULL;
+        int shown = 0;
+        if (done > 0)
+            shown = image_append(image, (struct data){h->tail.p, len}, lengths,
+                                 done, &next);
+        if (next != NULL)
+            set_image(h, next);
+        consume(h, len);
+        *taken_out += len;
+        if (r != 0 || shown != 0)
+            return r != 0 ? r : shown;
+    }
+}
+
+static int
+append(struct handle *h, off_t off, struct data data)
+{
+    size_t before = h->tail.len, taken = 0;
+    write_data(&h->tail, data);
+    int r = h->tail.failed ? -ENOMEM : 0;
+    h->tail.failed = false;
+    if (r == 0)
+        r = commit_tail(h, &taken);
+    /* What was not taken is not written. */
+    if (r != 0)
+        h->tail.len = taken > 0 ? 0 : before;
+    int paid = charge_tail(h);
+    if (r == 0 && paid != 0) {
+        h->tail.len = 0;
+        r = paid;
+    }
+    if (r == 0)
+        h->end = off + (off_t)data.len;
+    return r;
+}
+
+/* --- a cache that is being made ---------------------------------------- */
+
+/* How does a file that is no cache yet end? */
+enum ending {
+    ENDS_EARLY, /* before the principal: it may stay so */
+    ENDS_CUT,   /* in the principal */
+    ENDS_WHOLE, /* it can become a cache */
+};
+
+static enum ending
+ending_of(struct data bytes, const struct image_file *f)
+{
+    if (f->has_principal)
+        return ENDS_WHOLE;
+    struct reader r;
+    reader_init(&r, bytes.p, bytes.len);
+    (void)read_u16(&r);
+    if (f->version == 4)
+        (void)read_data(&r, read_u16(&r));
+    return r.bad || reader_left(&r) == 0 ? ENDS_EARLY : ENDS_CUT;
+}
+
+/*
+ * With the turn: make the cache as soon as its principal is there.  What
+ * follows it is stored record by record; but other versions have records of
+ * other lengths than what is shown, so such a file is made at flush.
+ */
+static int
+give_birth(struct handle *h, struct draft *d, bool at_flush)
+{
+    _cleanup_(image_file_free) struct image_file f = {0};
+    _cleanup_(writer_free) struct writer copy = {0};
+    int r = draft_copy(d, &copy);
+    struct data bytes = writer_data(&copy);
+    bool old = bytes.len >= 2 && bytes.p[1] != 4;
+    if (r != 0)
+        return r;
+    if (old && !at_flush)
+        return bytes.p[0] == 5 && bytes.p[1] >= 1 && bytes.p[1] <= 3 ? 0
+                                                                    : -EINVAL;
+    r = image_parse(bytes, &f);
+    if (r != 0)
+        return r;
+    enum ending ending = ending_of(bytes, &f);
+    if (at_flush && (ending == ENDS_CUT ||
+                     (ending == ENDS_WHOLE && f.whole < bytes.len)))
+        return -EINVAL;
+    if (ending != ENDS_WHOLE)
+        return 0;
+    _cleanup_(writer_free) struct writer rest = {0};
+    write_bytes(&rest, bytes.p + f.whole, bytes.len - f.whole);
+    if (rest.failed)
+        return -ENOMEM;
+    r = change_by_file(h->node->content, &h->caller, &f, h->node);
+    if (r != 0)
+        return r;
+    writer_free(&h->tail);
+    h->tail = rest;
+    rest = (struct writer){0};
+    return charge_tail(h);
+}
+
+static int
+write_unborn(struct handle *h, struct draft *d, off_t off, struct data data)
+{
+    size_t before = draft_size(d);
+    if (h->flags & O_APPEND)
+        off = (off_t)before;
+    int r = draft_write(d, off, data);
+    if (r == 0)
+        r = give_birth(h, d, false);
+    if (r == 0)
+        h->end = off + (off_t)data.len;
+    else
+        (void)draft_truncate(d, (off_t)before);
+    return r;
+}
+
+/* --- drafts of existing files ------------------------------------------ */
+
+/* From here on the handle writes a file of its own, which begins as the
+ * first keep bytes of what it sees. */
+static int
+start_draft(struct handle *h, size_t keep)
+{
+    struct fs *fs = fs_of(h);
+    _cleanup_(draft_unrefp) struct draft *d = NULL;
+    _cleanup_(image_unrefp) struct image *image = image_of(h);
+    int r = draft_new(h->node->content->user, &d);
+    if (r == 0 && image != NULL && keep > 0) {
+        struct data all = image_bytes(image);
+        all.len = keep < all.len ? keep : all.len;
+        r = draft_write(d, 0, all);
+        if (r == 0 && keep > all.len)
+            r = draft_write(d, (off_t)all.len, writer_data(&h->tail));
+    }
+    if (r != 0)
+        return r;
+    h->tail.len = 0;
+    (void)charge_tail(h);
+    pthread_mutex_lock(&fs->lock);
+    h->draft = take(d);
+    pthread_mutex_unlock(&fs->lock);
+    return 0;
+}
+
+static int
+write_draft(struct handle *h, off_t off, struct data data)
+{
+    if (h->flags & O_APPEND)
+        off = (off_t)draft_size(h->draft);
+    int r = draft_write(h->draft, off, data);
+    if (r == 0)
+        h->dirty = true;
+    return r;
+}
+
+static int
+flush_draft(struct handle *h)
+{
+    struct fs *fs = fs_of(h);
+    struct content *c = h->node->content;
+    if (!h->dirty)
+        return 0;
+    int r = change_replace(c, &h->caller, writer_data(&h->draft->bytes),
+                           h->node);
+    if (r != 0)
+        return r;
+    h->dirty = false;
+    /* The file is the cache now, and the draft done with, unless the node
+     * stays as it is for who reads it, or the bytes differ. */
+    struct draft *done = NULL;
+    pthread_mutex_lock(&fs->lock);
+    if (c->node == h->node && h->node->image != NULL &&
+        h->node->image->len == h->draft->bytes.len)
+        done = take(h->draft);
+    pthread_mutex_unlock(&fs->lock);
+    draft_unref(done);
+    return 0;
+}
+
+/* --- writes in place --------------------------------------------------- */
+
+static bool
+all_zero(struct data d)
+{
+    for (size_t i = 0; i < d.len; i++)
+        if (d.p[i] != 0)
+            return false;
+    return true;
+}
+
+/*
+ * Do the bytes at off replace whole records by whole records of the same
+ * lengths?  Their number; 0 if not.  *entry_out: the first.
+ */
+static size_t
+whole_records(const struct image *image, size_t off, struct data data,
+              struct cred *creds, size_t *entry_out)
+{
+    struct reader r;
+    size_t entry = image_find(image, off), count = 0;
+    reader_init(&r, data.p, data.len);
+    *entry_out = entry;
+    if (entry == image->count || image_entries(image)[entry].offset != off)
+        return 0;
+    while (reader_left(&r) > 0) {
+        if (count == AT_ONCE || entry + count == image->count)
+            return 0;
+        cred_read(&r, &creds[count]);
+        if (r.bad ||
+            creds[count].raw.len != image_entries(image)[entry + count].length)
+            return 0;
+        count++;
+    }
+    return count;
+}
+
+/* The records at entry... of what the handle sees become creds. */
+static int
+show_patched(struct handle *h, size_t entry, const struct cred *creds,
+             size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        _cleanup_(image_unrefp) struct image *image = image_of(h);
+        _cleanup_(image_unrefp) struct image *next = NULL;
+        int r = image_patch(image, entry + i, creds[i].raw, &next);
+        if (r != 0)
+            return r;
+        set_image(h, next);
+    }
+    return 0;
+}
+
+static int
+patch_entries(struct handle *h, struct image *image, size_t entry,
+              const struct cred *creds, size_t count)
+{
+    struct content *c = h->node->content;
+    struct data store[AT_ONCE];
+    size_t stores = 0;
+    int r = content_check(c, &h->caller);
+    if (r != 0)
+        return r;
+    struct kcm_snapshot *s = c->known.snapshot;
+    if (s == NULL)
+        return KCM_NOT_FOUND;
+    _cleanup_(freep) bool *remove = calloc(s->count + 1, sizeof(*remove));
+    if (remove == NULL)
+        return -ENOMEM;
+    for (size_t i = 0; i < count; i++) {
+        struct data old = image_entry_bytes(image, entry + i);
+        if (data_equal(old, creds[i].raw))
+            continue;
+        if (!image_entries(image)[entry + i].removed)
+            (void)change_mark(s, old, remove);
+        if (!cred_is_removed(&creds[i]))
+            store[stores++] = creds[i].raw;
+    }
+    r = change_edit(c, &h->caller, remove, store, stores);
+    return r == 0 ? show_patched(h, entry, creds, count) : r;
+}
+
+static int
+write_in_place(struct handle *h, struct image *image, size_t off,
+               struct data data)
+{
+    struct cred creds[AT_ONCE];
+    size_t entry;
+    if (off == 0 && data.len >= ZERO_MIN && all_zero(data)) {
+        int r = change_destroy_held(h->node->content, &h->caller);
+        return r == KCM_NOT_FOUND ? 0 : r;
+    }
+    if (off + data.len <= image->len &&
+        memcmp(image_bytes(image).p + off, data.p, data.len) == 0)
+        return 0;
+    size_t count = whole_records(image, off, data, creds, &entry);
+    if (count > 0)
+        return patch_entries(h, image, entry, creds, count);
+    int r = start_draft(h, image->len + h->tail.len);
+    return r == 0 ? write_draft(h, (off_t)off, data) : r;
+}
+
+/* --- the operations ---------------------------------------------------- */
+
+/* With the turn. */
+static int
+write_held(struct handle *h, off_t off, struct data data)
+{
+    if (h->node->unlinked)
+        return 0; /* it goes nowhere, as on disk */
+    if (h->draft != NULL)
+        return write_draft(h, off, data);
+    _cleanup_(image_unrefp) struct image *image = image_of(h);
+    if (image == NULL) {
+        _cleanup_(draft_unrefp) struct draft *d = unborn_draft(h);
+        return d != NULL ? write_unborn(h, d, off, data) : -EIO;
+    }
+    size_t end = image->len + h->tail.len;
+    /* Somebody may have appended meanwhile: what continues our own bytes
+     * is an append all the same. */
+    if ((h->flags & O_APPEND) || (size_t)off == end ||
+        (h->end > 0 && off == h->end))
+        return append(h, off, data);
+    if ((size_t)off > end)
+        return -EINVAL;
+    return write_in_place(h, image, (size_t)off, data);
+}
+
+/* The handle's own caller is who opened it, with this request's time. */
+static void
+begin(struct handle *h, const struct caller *caller)
+{
+    pthread_mutex_lock(&h->lock);
+    h->caller.deadline = caller->deadline;
+    h->caller.wake = caller->wake;
+}
+
+int
+change_write(struct handle *h, const struct caller *caller, off_t off,
+             struct data data)
+{
+    struct content *c = h->node->content;
+    begin(h, caller);
+    int r = turn_take(&c->turn, &h->caller);
+    if (r == 0) {
+        r = write_held(h, off, data);
+        turn_give(&c->turn);
+    }
+    pthread_mutex_unlock(&h->lock);
+    return r;
+}
+
+static int
+flush_unborn(struct handle *h)
+{
+    struct content *c = h->node->content;
+    int r = turn_take(&c->turn, &h->caller);
+    if (r != 0)
+        return r;
+    _cleanup_(draft_unrefp) struct draft *d = unborn_draft(h);
+    if (d != NULL)
+        r = give_birth(h, d, true);
+    turn_give(&c->turn);
+    return r;
+}
+
+int
+change_flush(struct handle *h, const struct caller *caller)
+{
+    int r = 0;
+    begin(h, caller);
+    if (h->node->unlinked)
+        r = 0;
+    else if (h->draft != NULL)
+        r = flush_draft(h);
+    else if (h->tail.len > 0)
+        r = -EINVAL; /* cut in a record */
+    else
+        r = flush_unborn(h);
+    pthread_mutex_unlock(&h->lock);
+    return r;
+}
+
+int
+change_truncate(struct handle *h, const struct caller *caller, off_t size)
+{
+    begin(h, caller);
+    int r = 0;
+    _cleanup_(image_unrefp) struct image *image = image_of(h);
+    _cleanup_(draft_unrefp) struct draft *d = unborn_draft(h);
+    if (size < 0) {
+        r = -EINVAL;
+    } else if (h->draft == NULL && d != NULL) {
+        r = draft_truncate(d, size);
+    } else if (h->draft == NULL && image != NULL &&
+               (size_t)size == image->len) {
+        h->tail.len = 0;
+        (void)charge_tail(h);
+    } else {
+        if (h->draft == NULL)
+            r = start_draft(h, (size_t)size);
+        if (r == 0)
+            r = draft_truncate(h->draft, size);
+        h->dirty = h->dirty || size > 0;
+    }
+    pthread_mutex_unlock(&h->lock);
+    return r;
+}
