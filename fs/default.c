@@ -190,31 +190,23 @@ note_last(struct user *u, const char *name)
     pthread_mutex_unlock(&u->fs->lock);
 }
 
-static int
-get_default(struct user *u, const struct caller *caller, bool guarded,
-            char **name_out)
+int
+user_default(struct user *u, const struct caller *caller, char **name_out)
 {
+    char *removed;
     int r = kcm_get_default(u->fs->kcm, caller, name_out);
     if (r == 0)
-        r = guarded ? apply_kept(u, caller, name_out)
-                    : judge_kept(u, caller, name_out);
+        r = judge_kept(u, caller, name_out);
     if (r != 0) {
         free(take(*name_out));
         return r;
     }
     note_last(u, *name_out);
-    char *removed;
     if (removed_by(u, caller, &removed)) {
         free(*name_out);
         *name_out = removed;
     }
     return 0;
-}
-
-int
-user_default(struct user *u, const struct caller *caller, char **name_out)
-{
-    return get_default(u, caller, false, name_out);
 }
 
 int
@@ -229,13 +221,14 @@ user_last_default(struct user *u, char **name_out)
     return *name_out != NULL ? 0 : -ENOMEM;
 }
 
-/* The default is chosen anew. */
+/* With the guard: the default is chosen anew by this caller. */
 static void
-forget(struct user *u)
+forget(struct user *u, const struct caller *caller)
 {
     pthread_mutex_lock(&u->fs->lock);
     forget_kept_locked(u);
-    free(take(u->removed_default));
+    if (u->removed_by == caller->pid)
+        free(take(u->removed_default));
     pthread_mutex_unlock(&u->fs->lock);
 }
 
@@ -245,14 +238,102 @@ user_set_default(struct user *u, const struct caller *caller, const char *name)
     int r = turn_take(&u->guard, caller);
     if (r != 0)
         return r;
-    if (cache_exists(u, caller, name))
+    if (cache_exists(u, caller, name)) {
         r = kcm_set_default(u->fs->kcm, caller, name);
-    else
+        if (r == 0)
+            forget(u, caller);
+    } else {
+        forget(u, caller);
         r = keep(u, caller, name);
-    if (r == 0) {
-        forget_removed_or_all(u);
-        log_info("default is %s", name);
     }
+    if (r == 0)
+        log_info("default is %s", name);
     turn_give(&u->guard);
     return r;
+}
+
+/* --- around changes ----------------------------------------------------- */
+
+int
+user_guard_begin(struct user *u, const struct caller *caller,
+                 char **before_out)
+{
+    *before_out = NULL;
+    int r = turn_take(&u->guard, caller);
+    if (r != 0)
+        return r;
+    r = kcm_get_default(u->fs->kcm, caller, before_out);
+    if (r == 0)
+        r = apply_kept(u, caller, before_out);
+    if (r != 0) {
+        free(take(*before_out));
+        turn_give(&u->guard);
+    }
+    return r;
+}
+
+static void
+note_removed(struct user *u, const struct caller *caller, const char *name)
+{
+    pthread_mutex_lock(&u->fs->lock);
+    free(u->removed_default);
+    u->removed_default = strdup(name);
+    u->removed_by = caller->pid;
+    u->removed_until = now_ms() + AGAIN_MS;
+    pthread_mutex_unlock(&u->fs->lock);
+}
+
+static bool
+is_kept(struct user *u)
+{
+    pthread_mutex_lock(&u->fs->lock);
+    bool kept = u->kept_default != NULL;
+    pthread_mutex_unlock(&u->fs->lock);
+    return kept;
+}
+
+/* The default was name and is answer after the change: put it back. */
+static int
+put_back(struct user *u, const struct caller *caller, const char *name,
+         const char *answer, bool made, bool destroyed)
+{
+    bool same = strcmp(answer, name) == 0;
+    if (destroyed && !made) {
+        note_removed(u, caller, name);
+        return same ? 0 : keep(u, caller, name);
+    }
+    /* sssd may have lost it, and answer the same by accident. */
+    if (!same || kcm_moves_default(u->fs->kcm)) {
+        if (!made && !cache_exists(u, caller, name))
+            return is_kept(u) ? keep_in_mind(u, caller, name) : 0;
+        int r = kcm_set_default(u->fs->kcm, caller, name);
+        if (r != 0)
+            return r;
+    }
+    if (made)
+        forget(u, caller);
+    return 0;
+}
+
+void
+user_guard_end(struct user *u, const struct caller *caller, char *before,
+               const char *made, const char *destroyed)
+{
+    _cleanup_(freep) char *name = before;
+    _cleanup_(freep) char *removed = NULL;
+    _cleanup_(freep) char *answer = NULL;
+    if (made != NULL && removed_by(u, caller, &removed) &&
+        strcmp(made, removed) == 0) {
+        free(name);
+        name = take(removed); /* created again by who unlinked it */
+    }
+    /* If the daemon is gone, so is the change. */
+    int r = kcm_get_default(u->fs->kcm, caller, &answer);
+    if (r == 0)
+        r = put_back(u, caller, name, answer,
+                     made != NULL && strcmp(made, name) == 0,
+                     destroyed != NULL && strcmp(destroyed, name) == 0);
+    if (r != 0)
+        log_warn("cannot keep %s the default cache", name);
+    turn_give(&u->guard);
 }

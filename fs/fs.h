@@ -216,9 +216,15 @@ struct user {
     struct content *contents;
     unsigned content_count;
     struct kcm_listing *known; /* UUIDs and names seen, newest first */
+    /* default.c: */
+    struct turn guard; /* of what moves the default */
     char *last_default;
-    char *kept_default;        /* destroyed through the mount, but kept */
-    char *kept_answer;         /* what the daemon answered since */
+    char *kept_default;      /* of a cache that is not there, but kept */
+    char *kept_answer;       /* what the daemon answered since */
+    bool kept_answer_exists; /* and if that was there */
+    char *removed_default;   /* by whom it may be created again */
+    pid_t removed_by;
+    int64_t removed_until;
     unsigned scratch_count;
     size_t scratch_bytes;
     unsigned reserved;
@@ -239,16 +245,21 @@ DEFINE_CLEANUP(struct content *, content_unref)
 /* The caller's caches now. */
 int user_list(struct user *u, const struct caller *caller,
               struct kcm_listing **out);
-/* The default cache's name as this mount sees it. */
-int user_default(struct user *u, const struct caller *caller, char **name_out);
-/* What user_default() said last, without asking the daemon. */
-int user_last_default(struct user *u, char **name_out);
 /* The name of a UUID, also of one that the cache had before. */
 int user_name_of_uuid(struct user *u, const struct caller *caller,
                       const uint8_t uuid[KCM_UUID_LEN], char **name_out);
 /* The UUID that name has now, or had last; false if none was ever seen. */
 bool user_uuid_of_name(struct user *u, const char *name,
                        uint8_t uuid_out[KCM_UUID_LEN]);
+/* Note the outcome of an operation, for .kcmfs/status. */
+void user_note(struct user *u, const char *operation, int result);
+
+/* --- default.c: the default cache ---------------------------------------- */
+
+/* The default cache's name as this mount sees it. */
+int user_default(struct user *u, const struct caller *caller, char **name_out);
+/* What user_default() said last, without asking the daemon. */
+int user_last_default(struct user *u, char **name_out);
 /* Make name the default; one that is not there yet is only kept in mind. */
 int user_set_default(struct user *u, const struct caller *caller,
                      const char *name);
@@ -262,8 +273,7 @@ int user_guard_begin(struct user *u, const struct caller *caller,
                      char **before_out);
 void user_guard_end(struct user *u, const struct caller *caller, char *before,
                     const char *made, const char *destroyed);
-/* Note the outcome of an operation, for .kcmfs/status. */
-void user_note(struct user *u, const char *operation, int result);
+void user_default_free(struct user *u);
 
 /* --- content.c --------------------------------------------------------- */
 
@@ -366,20 +376,20 @@ int scratch_rename(struct fs *fs, struct node *n, struct node *dir,
 /* A cache file that is created: plain bytes until its principal is whole. */
 int scratch_unborn(struct content *c, struct node **out);
 void scratch_unborn_drop(struct content *c);
+/* The draft n becomes the file of c, which is no cache yet. */
+void scratch_to_unborn(struct node *n, struct content *c);
 /* Drop what nobody has touched for DRAFT_AGE_S. */
 void scratch_collect(struct user *u);
 
 /* --- write.c: open files ------------------------------------------------ */
 
-/* Bytes written at off (O_APPEND: at the end): 0 or an error.  The caller of
- * these three is whose deadline counts; the daemon sees who opened. */
-int change_write(struct handle *h, const struct caller *caller, off_t off,
-                 struct data data);
+/* These three with h->lock, as h->caller. */
+/* Bytes written at off (O_APPEND: at the end): 0 or an error. */
+int change_write(struct handle *h, off_t off, struct data data);
 /* Commit what is complete; -EINVAL for what cannot be a cache. */
-int change_flush(struct handle *h, const struct caller *caller);
+int change_flush(struct handle *h);
 /* ftruncate() on an open file. */
-int change_truncate(struct handle *h, const struct caller *caller,
-                    off_t size);
+int change_truncate(struct handle *h, off_t size);
 
 /* --- change.c: what becomes of caches ------------------------------------ */
 
@@ -425,22 +435,13 @@ const struct ticket_name *tickets_find(const struct ticket_name *names,
 int text_of(struct fs *fs, struct node *n, const struct caller *caller,
             struct blob **out);
 
-/* --- tree.c ------------------------------------------------------------- */
+/* --- tree.c: lookup and list --------------------------------------------- */
+
+#define FILE_NAME_MAX 255
 
 /* The node of name in dir for the caller, with one reference. */
 int tree_lookup(struct fs *fs, struct node *dir, const char *name,
                 const struct caller *caller, struct node **out);
-
-/*
- * May the caller create a file of that name in dir, which has none?  0:
- * *out is the cache that it will be, with one reference, or NULL for a
- * scratch file.  -EACCES: no.
- */
-int tree_place(struct fs *fs, struct node *dir, const char *name,
-               const struct caller *caller, struct content **out);
-/* The cache whose directory (or file in collection/) a path form names. */
-int tree_cache_of_path(struct user *u, const struct caller *caller,
-                       const char *path, char **name_out);
 
 struct dir_entry {
     char *name;
@@ -456,14 +457,51 @@ int tree_list(struct fs *fs, struct node *dir, const struct caller *caller,
               struct dir_list **out);
 void dir_list_free(struct dir_list *l);
 DEFINE_CLEANUP(struct dir_list *, dir_list_free)
-/* The target of a symlink node. */
-int tree_readlink(struct fs *fs, struct node *n, const struct caller *caller,
-                  char **out);
+/* Add a name, which is taken over, freed on failure; false without memory. */
+bool dir_list_add(struct dir_list *l, char *name, mode_t type);
+
+/* --- collection.c: its names, and where files can be created ------------ */
+
 /* The name of the cache that file name stands for in collection/. */
 int tree_collection_name(struct user *u, const struct caller *caller,
                          const char *file, char **name_out);
 /* The file name in collection/ of a cache. */
 char *tree_collection_file(struct user *u, const char *cache);
+/* The same of the default cache, also when the daemon does not answer. */
+int tree_primary(struct user *u, const struct caller *caller, char **file_out);
+
+enum placing {
+    PLACE_CREATED,
+    PLACE_RENAMED, /* what temporary files become is none */
+};
+
+/*
+ * What is a file of that name in dir, where it is to be created or renamed
+ * to?  0: *out is the cache that it will be, with one reference, or NULL for
+ * a scratch file.  -EACCES: it may not be there.
+ */
+int tree_place(struct fs *fs, struct node *dir, const char *name,
+               enum placing placing, const struct caller *caller,
+               struct content **out);
+
+/* --- principals.c: by-principal/ ---------------------------------------- */
+
+int principals_find(struct user *u, const struct caller *caller,
+                    const char *file, char **target_out);
+int principals_list(struct user *u, const struct caller *caller,
+                    struct dir_list *l);
+
+/* --- links.c ------------------------------------------------------------ */
+
+/* The target of a symlink node. */
+int tree_readlink(struct fs *fs, struct node *n, const struct caller *caller,
+                  char **out);
+/* The cache whose directory (or file in collection/) a path form names. */
+int tree_cache_of_path(struct user *u, const struct caller *caller,
+                       const char *path, char **name_out);
+
+/* --- attr.c ------------------------------------------------------------- */
+
 int tree_attr(struct fs *fs, struct node *n, const struct caller *caller,
               bool refresh, struct stat *st);
 

@@ -14,7 +14,7 @@
 static bool
 must_escape(unsigned char c)
 {
-    return c <= 0x20 || c > 126 || c == '/' || c == '%';
+    return c < 0x20 || c > 126 || c == '/' || c == '%';
 }
 
 static char *

@@ -72,7 +72,8 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int set,
                 struct fuse_file_info *fi);
 /* ops_name.c */
-int name_primary(struct fs *fs, const struct caller *caller, struct draft *d);
+int name_primary(struct fs *fs, const struct caller *caller,
+                 struct data bytes);
 void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
 void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
 void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name,

@@ -66,6 +66,8 @@ handle_free(struct fs *fs, struct handle *h)
         log_info("a file that is no cache is dropped");
     blob_unref(h->text);
     image_unref(h->pinned);
+    if (h->charged > 0)
+        draft_discharge(h->node->content->user, h->charged);
     writer_free(&h->tail);
     draft_unref(h->draft);
     pthread_mutex_destroy(&h->lock);
@@ -102,14 +104,25 @@ open_text(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
     return 0;
 }
 
-static int
-open_draft(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
+static struct draft *
+draft_of(struct fs *fs, struct node *n)
 {
-    if (h->flags & O_TRUNC)
-        (void)draft_truncate(h->node->draft, 0);
+    pthread_mutex_lock(&fs->lock);
+    struct draft *d = n->draft != NULL ? draft_ref(n->draft) : NULL;
+    pthread_mutex_unlock(&fs->lock);
+    return d;
+}
+
+static int
+open_draft(struct fs *fs, struct handle *h, struct draft *d,
+           struct fuse_file_info *fi)
+{
+    if (is_writer(h) && (h->flags & O_TRUNC))
+        (void)draft_truncate(d, 0);
     pthread_mutex_lock(&fs->lock);
     content_opened_locked(h->node);
-    clock_gettime(CLOCK_REALTIME, &h->node->mtime);
+    if (is_writer(h))
+        clock_gettime(CLOCK_REALTIME, &h->node->mtime);
     pthread_mutex_unlock(&fs->lock);
     fi->direct_io = 1;
     return 0;
@@ -144,11 +157,9 @@ open_any(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
     struct node *n = h->node;
     if (is_writer(h) && fs->config.read_only)
         return -EROFS;
-    pthread_mutex_lock(&fs->lock);
-    bool draft = n->draft != NULL;
-    pthread_mutex_unlock(&fs->lock);
-    if (draft)
-        return open_draft(fs, h, fi);
+    _cleanup_(draft_unrefp) struct draft *draft = draft_of(fs, n);
+    if (draft != NULL)
+        return open_draft(fs, h, draft, fi);
     if (n->kind == NODE_CACHE)
         return open_cache(fs, h, fi);
     if (n->kind == NODE_SCRATCH)
@@ -183,13 +194,17 @@ op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 }
 
 static int
-create_node(struct request *r, const char *name, struct node **out)
+create_node(struct request *r, const char *name, int flags, struct node **out)
 {
     struct content *c = NULL;
     int result = tree_lookup(r->fs, r->node, name, &r->caller, out);
+    if (result == 0 && (flags & O_EXCL)) {
+        node_unref(r->fs, take(*out));
+        return -EEXIST; /* somebody was faster */
+    }
     if (result != KCM_NOT_FOUND)
-        return result; /* somebody was faster */
-    result = tree_place(r->fs, r->node, name, &r->caller, &c);
+        return result;
+    result = tree_place(r->fs, r->node, name, PLACE_CREATED, &r->caller, &c);
     if (result == 0 && c != NULL)
         result = scratch_unborn(c, out);
     else if (result == 0)
@@ -208,7 +223,7 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
     (void)mode;
     if (!request_begin(&r, req, parent, "create"))
         return;
-    int result = r.fs->config.read_only ? -EROFS : create_node(&r, name, &n);
+    int result = r.fs->config.read_only ? -EROFS : create_node(&r, name, fi->flags, &n);
     if (result != 0) {
         answer_error(&r, result);
         return;
@@ -266,18 +281,16 @@ op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     (void)ino;
     pthread_mutex_lock(&fs->lock);
     struct image *image = h->pinned != NULL ? h->pinned : h->node->image;
-    struct draft *draft = h->node->draft;
+    struct draft *draft = h->draft != NULL ? h->draft : h->node->draft;
     _cleanup_(image_unrefp) struct image *held =
                   image != NULL ? image_ref(image) : NULL;
     _cleanup_(draft_unrefp) struct draft *held_draft =
                   draft != NULL ? draft_ref(draft) : NULL;
     pthread_mutex_unlock(&fs->lock);
-    if (h->draft != NULL)
-        read_draft(req, h->draft, size, off);
+    if (held_draft != NULL)
+        read_draft(req, held_draft, size, off);
     else if (h->text != NULL)
         reply_bytes(req, blob_data(h->text), size, off);
-    else if (held_draft != NULL)
-        read_draft(req, held_draft, size, off);
     else if (held != NULL)
         reply_bytes(req, image_bytes(held), size, off);
     else
@@ -301,13 +314,20 @@ handle_end(struct handle *h)
     pthread_mutex_unlock(&h->lock);
 }
 
+/* What is written to a file that is no cache: its own draft, or all's. */
+static struct draft *
+draft_to_write(struct fs *fs, struct handle *h)
+{
+    return h->draft != NULL ? draft_ref(h->draft) : draft_of(fs, h->node);
+}
+
 static int
-write_any(struct handle *h, off_t off, struct data data)
+write_any(struct fs *fs, struct handle *h, off_t off, struct data data)
 {
     struct node *n = h->node;
     if (n->kind == NODE_CACHE)
         return change_write(h, off, data);
-    struct draft *d = h->draft != NULL ? h->draft : n->draft;
+    _cleanup_(draft_unrefp) struct draft *d = draft_to_write(fs, h);
     if (d == NULL)
         return -EBADF;
     if (h->flags & O_APPEND)
@@ -315,7 +335,9 @@ write_any(struct handle *h, off_t off, struct data data)
     int r = draft_write(d, off, data);
     if (r == 0)
         h->dirty = true;
+    pthread_mutex_lock(&fs->lock);
     clock_gettime(CLOCK_REALTIME, &n->mtime);
+    pthread_mutex_unlock(&fs->lock);
     return r;
 }
 
@@ -330,10 +352,8 @@ op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size,
         return;
     struct data data = {(const uint8_t *)buf, size};
     handle_begin(h, &r);
-    int result = size > 0 ? write_any(h, off, data) : 0;
+    int result = size > 0 ? write_any(r.fs, h, off, data) : 0;
     handle_end(h);
-    if (result != 0 && h->node->unlinked && result == KCM_NOT_FOUND)
-        result = 0; /* destroyed by these very zeros */
     if (result != 0) {
         answer_error(&r, result);
         return;
@@ -342,26 +362,17 @@ op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size,
     fuse_reply_write(req, size);
 }
 
-static int
-flush_primary(struct fs *fs, struct handle *h)
-{
-    return name_primary(fs, &h->caller, h->draft);
-}
-
 /* Files created in tickets/ and config/ become entries of the cache. */
 static int
-flush_scratch(struct handle *h)
+flush_scratch(struct node *n, const struct caller *caller, struct data bytes)
 {
-    struct node *n = h->node;
-    struct draft *d = n->draft;
     int r = 0;
-    if (d == NULL || n->unlinked || n->content == NULL)
+    if (n->unlinked || n->content == NULL)
         return 0;
-    struct data bytes = writer_data(&d->bytes);
     if (n->parent == NODE_TICKETS)
-        r = change_store_file(n->content, &h->caller, bytes);
+        r = change_store_file(n->content, caller, bytes);
     else if (n->parent == NODE_CONFIG)
-        r = change_set_config(n->content, &h->caller, n->name, bytes);
+        r = change_set_config(n->content, caller, n->name, bytes);
     else
         return 0;
     if (r == 0)
@@ -372,18 +383,21 @@ flush_scratch(struct handle *h)
 static int
 flush_any(struct fs *fs, struct handle *h)
 {
-    if (h->node->kind == NODE_CACHE)
+    struct node *n = h->node;
+    _cleanup_(writer_free) struct writer copy = {0};
+    if (n->kind == NODE_CACHE)
         return change_flush(h);
     if (!h->dirty)
         return 0;
-    int r = 0;
-    if (h->node->kind == NODE_SCRATCH)
-        r = flush_scratch(h);
-    else if (h->node->kind == NODE_PRIMARY)
-        r = flush_primary(fs, h);
-    else if (h->node->kind == NODE_CONFIG_VALUE)
-        r = change_set_config(h->node->content, &h->caller, h->node->name,
-                              writer_data(&h->draft->bytes));
+    _cleanup_(draft_unrefp) struct draft *d = draft_to_write(fs, h);
+    int r = d != NULL ? draft_copy(d, &copy) : -EBADF;
+    struct data bytes = writer_data(&copy);
+    if (r == 0 && n->kind == NODE_SCRATCH)
+        r = flush_scratch(n, &h->caller, bytes);
+    else if (r == 0 && n->kind == NODE_PRIMARY)
+        r = name_primary(fs, &h->caller, bytes);
+    else if (r == 0 && n->kind == NODE_CONFIG_VALUE)
+        r = change_set_config(n->content, &h->caller, n->name, bytes);
     if (r == 0)
         h->dirty = false;
     return r;
@@ -436,15 +450,13 @@ op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 static int
 truncate_node(struct fs *fs, struct node *n, off_t size)
 {
+    _cleanup_(draft_unrefp) struct draft *d = draft_of(fs, n);
     pthread_mutex_lock(&fs->lock);
-    struct draft *d = n->draft != NULL ? draft_ref(n->draft) : NULL;
     bool same = n->image != NULL && n->image->len == (size_t)size;
     pthread_mutex_unlock(&fs->lock);
     if (d == NULL)
         return same ? 0 : -EOPNOTSUPP;
-    int r = draft_truncate(d, size);
-    draft_unref(d);
-    return r;
+    return draft_truncate(d, size);
 }
 
 static int
@@ -459,7 +471,7 @@ set_size(struct request *r, struct node *n, off_t size,
     as_opener.caller.gid = h->caller.gid;
     handle_begin(h, &as_opener);
     int result = -EINVAL;
-    struct draft *d = h->draft != NULL ? h->draft : n->draft;
+    _cleanup_(draft_unrefp) struct draft *d = draft_to_write(r->fs, h);
     if (n->kind == NODE_CACHE)
         result = change_truncate(h, size);
     else if (d != NULL)

@@ -11,20 +11,20 @@
 /* The directory of a cache that was unlinked outlives it this long. */
 #define RESERVED_MS   (10 * 60 * 1000)
 #define RESERVED_DIRS 64u
+/* A file of so many bytes holds a header at most. */
+#define HEADER_LEN 4
 
 /* collection/primary was written: its first line names the default. */
 int
-name_primary(struct fs *fs, const struct caller *caller, struct draft *d)
+name_primary(struct fs *fs, const struct caller *caller, struct data bytes)
 {
     char line[128];
     struct user *u = user_get(fs, caller->uid);
     _cleanup_(freep) char *cache = NULL;
     if (u == NULL)
         return -ENOMEM;
-    pthread_mutex_lock(&d->lock);
-    snprintf(line, sizeof(line), "%.*s", (int)d->bytes.len,
-             (const char *)d->bytes.p);
-    pthread_mutex_unlock(&d->lock);
+    snprintf(line, sizeof(line), "%.*s", (int)bytes.len,
+             bytes.len > 0 ? (const char *)bytes.p : "");
     char *end = strchr(line, '\n');
     if (end == NULL)
         return line[0] == '\0' ? 0 : -EINVAL;
@@ -247,57 +247,84 @@ switch_default(struct request *r, struct node *n)
     return result;
 }
 
-/* The scratch file n gets the place of the cache c. */
+/*
+ * The scratch file or unborn cache n gets the place of the cache c.  One that
+ * holds no principal yet may still become a cache, where there is none.
+ */
 static int
-rename_over_cache(struct request *r, struct node *n, struct content *c)
+rename_over_cache(struct request *r, struct node *n, struct content *c,
+                  struct data bytes)
 {
-    struct draft *d = n->draft;
-    if (d == NULL)
-        return -EACCES;
-    int result = change_replace(c, &r->caller, writer_data(&d->bytes), n);
-    /* A file that holds no principal yet may still become a cache. */
+    int result = content_refresh(c, &r->caller, 0);
+    if (result != 0)
+        return result;
+    if (!content_exists(c) && bytes.len <= HEADER_LEN) {
+        scratch_to_unborn(n, c);
+        return 0;
+    }
+    result = change_replace(c, &r->caller, bytes, n);
     if (result == 0)
         scratch_unborn_drop(c);
     return result;
 }
 
 static int
-rename_scratch(struct request *r, struct node *n, struct node *dir,
-               const char *name)
+rename_over_primary(struct request *r, struct node *n, struct data bytes)
 {
-    struct content *c = NULL;
-    if (dir->kind == NODE_ROOT && strcmp(name, "default") == 0)
-        return switch_default(r, n);
-    if (dir->kind == NODE_COLLECTION && strcmp(name, "primary") == 0) {
-        if (n->draft == NULL)
-            return -EACCES;
-        int result = name_primary(r->fs, &r->caller, n->draft);
-        if (result == 0)
-            scratch_unlink(r->fs, n);
-        return result;
-    }
-    int result = tree_place(r->fs, dir, name, &r->caller, &c);
-    if (result == 0 && c != NULL)
-        result = rename_over_cache(r, n, c);
-    else if (result == 0)
-        result = scratch_rename(r->fs, n, dir, name);
-    content_unref(c);
+    int result = name_primary(r->fs, &r->caller, bytes);
+    if (result == 0)
+        scratch_unlink(r->fs, n);
     return result;
+}
+
+/* What is no cache yet, a scratch file or an unborn cache, gets a name. */
+static int
+rename_draft(struct request *r, struct node *n, struct node *dir,
+             const char *name)
+{
+    _cleanup_(writer_free) struct writer copy = {0};
+    _cleanup_(content_unrefp) struct content *c = NULL;
+    pthread_mutex_lock(&r->fs->lock);
+    _cleanup_(draft_unrefp) struct draft *d =
+                  n->draft != NULL ? draft_ref(n->draft) : NULL;
+    pthread_mutex_unlock(&r->fs->lock);
+    if (n->kind == NODE_SCRATCH && dir->kind == NODE_ROOT &&
+        strcmp(name, "default") == 0)
+        return switch_default(r, n);
+    int result = d != NULL ? draft_copy(d, &copy) : -EACCES;
+    struct data bytes = writer_data(&copy);
+    if (result == 0 && dir->kind == NODE_COLLECTION &&
+        strcmp(name, "primary") == 0)
+        return rename_over_primary(r, n, bytes);
+    if (result == 0)
+        result = tree_place(r->fs, dir, name, PLACE_RENAMED, &r->caller, &c);
+    if (result != 0)
+        return result;
+    if (c != NULL)
+        return rename_over_cache(r, n, c, bytes);
+    return n->kind == NODE_SCRATCH ? scratch_rename(r->fs, n, dir, name)
+                                   : -EACCES;
 }
 
 static int
 rename_cache(struct request *r, struct node *n, struct node *dir,
              const char *name)
 {
-    struct content *to = NULL;
-    int result = tree_place(r->fs, dir, name, &r->caller, &to);
-    if (result == 0 && to == NULL)
-        result = -EACCES; /* a cache is no scratch file */
-    if (result == 0)
-        result = change_move(n->content, to, &r->caller);
-    if (result == 0 && to != n->content)
-        reserve(n->content, RESERVED_MS);
-    content_unref(to);
+    _cleanup_(content_unrefp) struct content *to = NULL;
+    _cleanup_(content_unrefp) struct content *from =
+                  user_content(n->content->user, n->content->name);
+    if (from == NULL)
+        return -ENOMEM;
+    int result = tree_place(r->fs, dir, name, PLACE_RENAMED, &r->caller, &to);
+    if (result != 0)
+        return result;
+    if (to == NULL)
+        return -EACCES; /* a cache is no scratch file */
+    result = change_move(from, to, &r->caller);
+    if (result == 0 && to != from) {
+        scratch_unborn_drop(to);
+        reserve(from, RESERVED_MS);
+    }
     return result;
 }
 
@@ -309,10 +336,11 @@ rename_any(struct request *r, const char *name, fuse_ino_t newparent,
     int result = dir == NULL ? -ESTALE : find(r, name, &n);
     if (result == 0 && dir->uid != EVERYBODY && dir->uid != r->caller.uid)
         result = -EACCES;
-    if (result == 0 && n->kind == NODE_SCRATCH)
-        result = rename_scratch(r, n, dir, newname);
-    else if (result == 0 && n->kind == NODE_CACHE && n->draft == NULL)
+    if (result == 0 && n->kind == NODE_CACHE && n->image != NULL)
         result = rename_cache(r, n, dir, newname);
+    else if (result == 0 &&
+             (n->kind == NODE_SCRATCH || n->kind == NODE_CACHE))
+        result = rename_draft(r, n, dir, newname);
     else if (result == 0)
         result = -EACCES;
     node_unref(r->fs, n);

@@ -167,6 +167,30 @@ scratch_unborn_drop(struct content *c)
 }
 
 void
+scratch_to_unborn(struct node *n, struct content *c)
+{
+    struct fs *fs = c->user->fs;
+    pthread_mutex_lock(&fs->lock);
+    struct content *old = n->content;
+    if (c->unborn != n)
+        unborn_drop_locked(c);
+    node_unkey_locked(fs, n);
+    if (old != NULL && old->unborn == n)
+        old->unborn = NULL;
+    if (n->counted)
+        old->open_nodes--;
+    n->counted = n->opens > 0;
+    c->open_nodes += n->counted;
+    n->kind = NODE_CACHE;
+    n->content = c;
+    c->unborn = n;
+    c->refs++;
+    if (old != NULL)
+        content_unref_locked(old);
+    pthread_mutex_unlock(&fs->lock);
+}
+
+void
 scratch_collect(struct user *u)
 {
     struct fs *fs = u->fs;

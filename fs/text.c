@@ -127,20 +127,12 @@ static int
 primary_text(struct fs *fs, const struct caller *caller, struct blob **out)
 {
     struct user *u = user_get(fs, caller->uid);
-    _cleanup_(freep) char *name = NULL;
     _cleanup_(freep) char *file = NULL;
     if (u == NULL)
         return -ENOMEM;
-    /* libkrb5 overwrites a primary file that it cannot read: while the
-     * daemon does not answer, it says what it said last. */
-    int r = user_default(u, caller, &name);
-    if (r != 0)
-        r = user_last_default(u, &name);
+    int r = tree_primary(u, caller, &file);
     if (r != 0)
         return r;
-    file = tree_collection_file(u, name);
-    if (file == NULL)
-        return -ENOMEM;
     return blob_of_text(format("%s\n", file), out);
 }
 

@@ -63,6 +63,8 @@ lookup_cache_dir(struct user *u, struct node *dir, const char *file,
                  struct node **out)
 {
     struct fs *fs = u->fs;
+    if (!kcm_is_visible(name, u->uid))
+        return KCM_NOT_FOUND;
     _cleanup_(content_unrefp) struct content *c = user_content(u, name);
     if (c == NULL)
         return -ENOMEM;
@@ -90,6 +92,8 @@ static int
 lookup_cache(struct user *u, const char *name, const struct caller *caller,
              struct node **out)
 {
+    if (!kcm_is_visible(name, u->uid))
+        return KCM_NOT_FOUND;
     _cleanup_(content_unrefp) struct content *c = user_content(u, name);
     if (c == NULL)
         return -ENOMEM;
@@ -215,10 +219,13 @@ lookup_ticket(struct user *u, struct node *dir, const char *name,
 }
 
 static int
-lookup_collection(struct user *u, const char *name,
+lookup_collection(struct user *u, struct node *dir, const char *name,
                   const struct caller *caller, struct node **out)
 {
     _cleanup_(freep) char *cache = NULL;
+    *out = scratch_find(u->fs, dir, u->uid, name);
+    if (*out != NULL)
+        return 0; /* before the daemon is asked for such a cache */
     if (strcmp(name, "primary") == 0)
         return found(node_get(u->fs, NODE_PRIMARY, u->uid, NULL, 0, NULL),
                      out);
@@ -248,7 +255,7 @@ lookup_any(struct user *u, struct node *dir, const char *name,
         return found(node_get(fs, NODE_PRINCIPAL_LINK, u->uid, NULL, 0, name),
                      out);
     case NODE_COLLECTION:
-        return lookup_collection(u, name, caller, out);
+        return lookup_collection(u, dir, name, caller, out);
     case NODE_META:
         if (strcmp(name, "status") != 0)
             return KCM_NOT_FOUND;

@@ -9,7 +9,7 @@
  *                                      replaces the content at flush
  *
  * Bytes that do not make a whole record yet wait in the handle (h->tail).
- * h->lock is held over a write, and the content's turn within it.
+ * All with h->lock, and the content's turn within it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -439,27 +439,15 @@ write_held(struct handle *h, off_t off, struct data data)
     return write_in_place(h, image, (size_t)off, data);
 }
 
-/* The handle's own caller is who opened it, with this request's time. */
-static void
-begin(struct handle *h, const struct caller *caller)
-{
-    pthread_mutex_lock(&h->lock);
-    h->caller.deadline = caller->deadline;
-    h->caller.wake = caller->wake;
-}
-
 int
-change_write(struct handle *h, const struct caller *caller, off_t off,
-             struct data data)
+change_write(struct handle *h, off_t off, struct data data)
 {
     struct content *c = h->node->content;
-    begin(h, caller);
     int r = turn_take(&c->turn, &h->caller);
     if (r == 0) {
         r = write_held(h, off, data);
         turn_give(&c->turn);
     }
-    pthread_mutex_unlock(&h->lock);
     return r;
 }
 
@@ -478,44 +466,35 @@ flush_unborn(struct handle *h)
 }
 
 int
-change_flush(struct handle *h, const struct caller *caller)
+change_flush(struct handle *h)
 {
-    int r = 0;
-    begin(h, caller);
     if (h->node->unlinked)
-        r = 0;
-    else if (h->draft != NULL)
-        r = flush_draft(h);
-    else if (h->tail.len > 0)
-        r = -EINVAL; /* cut in a record */
-    else
-        r = flush_unborn(h);
-    pthread_mutex_unlock(&h->lock);
-    return r;
+        return 0;
+    if (h->draft != NULL)
+        return flush_draft(h);
+    if (h->tail.len > 0)
+        return -EINVAL; /* cut in a record */
+    return flush_unborn(h);
 }
 
 int
-change_truncate(struct handle *h, const struct caller *caller, off_t size)
+change_truncate(struct handle *h, off_t size)
 {
-    begin(h, caller);
     int r = 0;
     _cleanup_(image_unrefp) struct image *image = image_of(h);
     _cleanup_(draft_unrefp) struct draft *d = unborn_draft(h);
-    if (size < 0) {
-        r = -EINVAL;
-    } else if (h->draft == NULL && d != NULL) {
-        r = draft_truncate(d, size);
-    } else if (h->draft == NULL && image != NULL &&
-               (size_t)size == image->len) {
+    if (size < 0)
+        return -EINVAL;
+    if (h->draft == NULL && d != NULL)
+        return draft_truncate(d, size);
+    if (h->draft == NULL && image != NULL && (size_t)size == image->len) {
         h->tail.len = 0;
-        (void)charge_tail(h);
-    } else {
-        if (h->draft == NULL)
-            r = start_draft(h, (size_t)size);
-        if (r == 0)
-            r = draft_truncate(h->draft, size);
-        h->dirty = h->dirty || size > 0;
+        return charge_tail(h);
     }
-    pthread_mutex_unlock(&h->lock);
+    if (h->draft == NULL)
+        r = start_draft(h, (size_t)size);
+    if (r == 0)
+        r = draft_truncate(h->draft, size);
+    h->dirty = h->dirty || size > 0;
     return r;
 }

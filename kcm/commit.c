@@ -165,6 +165,13 @@ kcm_moves_default(const struct kcm *kcm)
     return __atomic_load_n(&kcm->peer, __ATOMIC_RELAXED) == PEER_SSSD;
 }
 
+bool
+kcm_default_may_dangle(const struct kcm *kcm)
+{
+    int peer = __atomic_load_n(&kcm->peer, __ATOMIC_RELAXED);
+    return peer == PEER_HEIMDAL || peer == PEER_OTHER;
+}
+
 /* --- replace ----------------------------------------------------------- */
 
 static int

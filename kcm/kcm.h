@@ -71,6 +71,10 @@ bool kcm_is_own(const char *name, uid_t uid);
 int kcm_list(struct kcm *kcm, const struct caller *caller,
              const struct kcm_listing *known, struct kcm_listing **out);
 
+/* Is that cache one of the uid's, as far as the name tells, and not one that
+ * kcm_replace() made? */
+bool kcm_is_visible(const char *name, uid_t uid);
+
 /* The name of the default cache; such a cache need not exist. */
 int kcm_get_default(struct kcm *kcm, const struct caller *caller,
                     char **name_out);
@@ -178,6 +182,8 @@ int kcm_set_offset(struct kcm *kcm, const struct caller *caller,
 
 /* Does INITIALIZE or DESTROY move the default by itself here (sssd)? */
 bool kcm_moves_default(const struct kcm *kcm);
+/* Does it take a default that is not there, without making one? */
+bool kcm_default_may_dangle(const struct kcm *kcm);
 
 /* The longest content that the daemon can take as one credential. */
 size_t kcm_cred_max(const struct kcm *kcm);

@@ -244,8 +244,8 @@ kcm_is_own(const char *name, uid_t uid)
 }
 
 /* What kcm_replace() makes while it works is nobody's to see. */
-static bool
-is_visible(const char *name, uid_t uid)
+bool
+kcm_is_visible(const char *name, uid_t uid)
 {
     const char *suffix = strchr(name, ':');
     return kcm_is_own(name, uid) &&
@@ -361,6 +361,7 @@ int
 kcm_list(struct kcm *kcm, const struct caller *caller,
          const struct kcm_listing *known, struct kcm_listing **out)
 {
+    *out = NULL;
     int r = kcm_recover(kcm, caller);
     if (r == 0)
         r = kcm_list_all(kcm, caller, known, out);
@@ -369,7 +370,7 @@ kcm_list(struct kcm *kcm, const struct caller *caller,
     struct kcm_listing *l = *out;
     size_t kept = 0;
     for (size_t i = 0; i < l->count; i++) {
-        if (is_visible(l->caches[i].name, caller->uid))
+        if (kcm_is_visible(l->caches[i].name, caller->uid))
             l->caches[kept++] = l->caches[i];
         else
             free(l->caches[i].name);
@@ -391,6 +392,22 @@ ask_name(struct kcm *kcm, const struct caller *caller, struct batch *b,
     return *name_out != NULL ? 0 : -EIO;
 }
 
+/* The first cache listed, or the name of one that is not there. */
+static int
+first_visible(struct kcm *kcm, const struct caller *caller, char **name_out)
+{
+    _cleanup_(kcm_listing_freep) struct kcm_listing *l = NULL;
+    int r = kcm_list_all(kcm, caller, NULL, &l);
+    if (r != 0)
+        return r;
+    for (size_t i = 0; i < l->count && *name_out == NULL; i++)
+        if (kcm_is_visible(l->caches[i].name, caller->uid))
+            *name_out = take(l->caches[i].name);
+    if (*name_out == NULL && asprintf(name_out, "%u", caller->uid) < 0)
+        *name_out = NULL;
+    return *name_out != NULL ? 0 : -ENOMEM;
+}
+
 int
 kcm_get_default(struct kcm *kcm, const struct caller *caller, char **name_out)
 {
@@ -398,13 +415,12 @@ kcm_get_default(struct kcm *kcm, const struct caller *caller, char **name_out)
     _cleanup_(batch_free) struct batch b = {0};
     batch_add(&b, KCM_OP_GET_DEFAULT_CACHE);
     int r = ask_name(kcm, caller, &b, name_out);
-    if (r != 0 || is_visible(*name_out, caller->uid))
+    if (r != 0 || kcm_is_visible(*name_out, caller->uid))
         return r;
-    /* Root on Heimdal, with only other people's caches: its own name. */
-    free(*name_out);
-    if (asprintf(name_out, "%u", caller->uid) < 0)
-        *name_out = NULL;
-    return *name_out != NULL ? 0 : -ENOMEM;
+    /* Where none was set, Heimdal answers the first that it lists: to root
+     * anybody's, to others perhaps a work cache. */
+    free(take(*name_out));
+    return first_visible(kcm, caller, name_out);
 }
 
 int
@@ -416,7 +432,7 @@ kcm_find_uuid(struct kcm *kcm, const struct caller *caller,
     batch_add(&b, KCM_OP_GET_CACHE_BY_UUID);
     write_bytes(&b.out, uuid, KCM_UUID_LEN);
     int r = ask_name(kcm, caller, &b, name_out);
-    if (r != 0 || is_visible(*name_out, caller->uid))
+    if (r != 0 || kcm_is_visible(*name_out, caller->uid))
         return r;
     free(take(*name_out));
     return KCM_NOT_FOUND;
