@@ -47,6 +47,7 @@ struct fs_config {
     bool read_only;
     bool embedded;           /* this and the socket: for .kcmfs/status */
     const char *socket_path; /* of the daemon, or served here; or NULL */
+    bool audit;              /* log who opens which cache */
 };
 
 enum node_kind {
@@ -137,7 +138,7 @@ struct handle {
     pthread_mutex_t lock; /* of what a writer has not committed yet: */
     struct writer tail;   /* bytes that do not make a whole record */
     size_t charged;       /* of the uid's memory for drafts, for tail */
-    off_t end;            /* behind what was appended last; 0: nothing */
+    off_t end;            /* of the file, as far as this writer knows */
     struct draft *draft;  /* what the file is to be, at flush or fsync; set
                            * and dropped under fs->lock, too */
     bool dirty;           /* draft was written to since the last commit */
@@ -206,6 +207,36 @@ void node_rekey_locked(struct fs *fs, struct node *n, uint64_t parent,
 void node_looked_up(struct fs *fs, struct node *n);
 void node_forget(struct fs *fs, uint64_t ino, uint64_t count);
 
+/* --- status.c: how it is going, by uid ---------------------------------- */
+
+#define OPERATIONS_COUNTED 32
+
+/* Of requests that the kernel sent. */
+struct user_counts {
+    struct operation_count {
+        const char *operation; /* NULL: not used yet */
+        uint64_t count, total_us, max_us;
+    } of[OPERATIONS_COUNTED];
+    uint64_t failures;
+    char last_error[160];
+    time_t last_error_time;
+};
+
+struct user;
+
+/* One operation ended, after so long.  operation is kept by reference. */
+void status_count(struct user *u, const char *operation, uint64_t us);
+/* It failed: the error (positive), and the cache it was about, or NULL. */
+void status_failed(struct user *u, const char *operation, const char *cache,
+                   int error);
+/* .kcmfs/status for the caller. */
+int status_text(struct fs *fs, const struct caller *caller,
+                struct blob **out);
+/* How many caches a uid may have; 0: not known. */
+size_t status_cache_limit(const struct fs *fs);
+/* With -o audit: who opened h. */
+void status_audit(const struct fs *fs, const struct handle *h);
+
 /* --- user.c: what is known of one uid ---------------------------------- */
 
 struct user {
@@ -228,9 +259,7 @@ struct user {
     unsigned scratch_count;
     size_t scratch_bytes;
     unsigned reserved;
-    /* for .kcmfs/status: */
-    uint64_t operations, failures;
-    char last_error[160];
+    struct user_counts counts; /* for .kcmfs/status */
 };
 
 /* The state of a uid, kept until the end; NULL without memory. */
@@ -251,8 +280,6 @@ int user_name_of_uuid(struct user *u, const struct caller *caller,
 /* The UUID that name has now, or had last; false if none was ever seen. */
 bool user_uuid_of_name(struct user *u, const char *name,
                        uint8_t uuid_out[KCM_UUID_LEN]);
-/* Note the outcome of an operation, for .kcmfs/status. */
-void user_note(struct user *u, const char *operation, int result);
 
 /* --- default.c: the default cache ---------------------------------------- */
 
@@ -383,7 +410,9 @@ void scratch_collect(struct user *u);
 
 /* --- write.c: open files ------------------------------------------------ */
 
-/* These three with h->lock, as h->caller. */
+/* These with h->lock, as h->caller. */
+/* A cache that exists was opened for writing. */
+int change_opened(struct handle *h);
 /* Bytes written at off (O_APPEND: at the end): 0 or an error. */
 int change_write(struct handle *h, off_t off, struct data data);
 /* Commit what is complete; -EINVAL for what cannot be a cache. */

@@ -169,6 +169,7 @@ start_service(struct daemon *d)
     struct fs_config fs = {
         .read_only = d->options->read_only,
         .embedded = d->options->embedded,
+        .audit = d->options->audit,
         .socket_path = d->options->embedded ? d->options->socket : d->socket};
     return failed("cannot start", fs_new(d->kcm, &fs, &d->fs));
 }

@@ -15,11 +15,20 @@ interrupted(fuse_req_t req, void *wake)
     wake_interrupt(wake);
 }
 
+static int64_t
+now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
 /* Fill in the caller but for who it is. */
 static bool
 arm(struct request *r, const char *operation)
 {
     r->operation = operation;
+    r->begun_us = now_us();
     kcm_start(r->fs->kcm, &r->caller);
     r->caller.wake = wake_mine();
     log_context(r->caller.uid, operation);
@@ -74,20 +83,23 @@ request_end(struct request *r)
     fuse_req_interrupt_func(r->req, NULL, NULL);
     node_unref(r->fs, r->node);
     r->node = NULL;
+    struct user *u = user_get(r->fs, r->caller.uid);
+    if (u != NULL)
+        status_count(u, r->operation, (uint64_t)(now_us() - r->begun_us));
     log_context_clear();
 }
 
-/* One line for what an administrator may want to know of. */
+/* What the one who asked, or an administrator, may want to know of. */
 static void
-log_failure(const struct request *r, int error)
+note_failure(const struct request *r, int error)
 {
     const struct node *n = r->node;
-    if (error == ENOENT || error == ESTALE || error == EINTR)
+    struct user *u = user_get(r->fs, r->caller.uid);
+    if (u == NULL || error == ENOENT || error == ESTALE || error == EINTR)
         return;
-    if (n != NULL && n->content != NULL)
-        log_info("cache %s: %s", n->content->name, strerror(error));
-    else
-        log_info("%s", strerror(error));
+    status_failed(u, r->operation,
+                  n != NULL && n->content != NULL ? n->content->name : NULL,
+                  error);
 }
 
 void
@@ -95,12 +107,8 @@ answer_error(struct request *r, int result)
 {
     fuse_req_t req = r->req;
     int error = fs_errno(result);
-    if (error != 0) {
-        struct user *u = user_get(r->fs, r->caller.uid);
-        log_failure(r, error);
-        if (u != NULL && error != ESTALE)
-            user_note(u, r->operation, result);
-    }
+    if (error != 0)
+        note_failure(r, error);
     request_end(r);
     fuse_reply_err(req, error);
 }
@@ -199,6 +207,8 @@ const struct fuse_lowlevel_ops fs_ops = {
     .readdir = op_readdir,
     .releasedir = op_releasedir,
     .statfs = op_statfs,
+    .getxattr = op_getxattr,
+    .listxattr = op_listxattr,
     .open = op_open,
     .create = op_create,
     .read = op_read,

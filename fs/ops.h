@@ -18,6 +18,7 @@ struct request {
     struct caller caller;
     struct node *node;     /* referenced; NULL for one on an open file */
     const char *operation; /* for the log and .kcmfs/status */
+    int64_t begun_us;
 };
 
 /*
@@ -56,7 +57,11 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
                 struct fuse_file_info *fi);
 void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+/* ops_meta.c */
 void op_statfs(fuse_req_t req, fuse_ino_t ino);
+void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name,
+                 size_t size);
+void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
 /* ops_file.c */
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
 
 #include "fs/ops.h"
 
@@ -137,12 +136,4 @@ op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     node_unref(fuse_req_userdata(req), h->node);
     free(h);
     fuse_reply_err(req, 0);
-}
-
-void
-op_statfs(fuse_req_t req, fuse_ino_t ino)
-{
-    struct statvfs st = {.f_bsize = 4096, .f_frsize = 4096, .f_namemax = 255};
-    (void)ino;
-    fuse_reply_statfs(req, &st);
 }

@@ -146,8 +146,8 @@ open_cache(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 11)
     fi->noflush = !is_writer(h);
 #endif
-    if (is_writer(h) && (h->flags & O_TRUNC))
-        return change_truncate(h, 0);
+    if (is_writer(h))
+        return change_opened(h);
     return 0;
 }
 
@@ -186,6 +186,7 @@ op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         return;
     }
     fi->fh = (uintptr_t)h;
+    status_audit(r.fs, h);
     request_end(&r);
     if (fuse_reply_open(req, fi) == -ENOENT) {
         close_any(r.fs, h);
@@ -246,6 +247,7 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
     e.ino = n->ino;
     fi->fh = (uintptr_t)h;
     node_looked_up(fs, n);
+    status_audit(fs, h);
     request_end(&r);
     if (fuse_reply_create(req, &e, fi) == -ENOENT) {
         node_forget(fs, e.ino, 1);

@@ -39,6 +39,8 @@ static const struct option_row table[] = {
      "let other users in (default for root)"},
     {ALLOW_ROOT, 0, NULL, "allow_root", NULL,
      "let in only root and the one who mounts"},
+    {AUDIT, 0, NULL, "audit", NULL,
+     "log who opens which cache, for reading or writing"},
 
     {PASS, 0, NULL, "auto_unmount sync async dirsync atime noatime "
      "context= fscontext= defcontext= rootcontext=", NULL, NULL},

@@ -23,6 +23,7 @@ enum option_id {
     READ_WRITE,
     ALLOW_OTHER,
     ALLOW_ROOT,
+    AUDIT,
     OPTION_LIST, /* -o */
     FIXED,       /* right with the value kcmfs alone */
     PASS,        /* to libfuse and the kernel */

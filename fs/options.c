@@ -149,6 +149,9 @@ apply(struct parse *p, const struct option_row *row, const char *as,
     case ALLOW_ROOT:
         o->allow_root = true;
         break;
+    case AUDIT:
+        o->audit = true;
+        break;
     case OPTION_LIST:
         return apply_list(p, value);
     case FIXED:

@@ -43,6 +43,7 @@ struct options {
     bool read_only;
     bool allow_other; /* asked for by name; root has it by default */
     bool allow_root;
+    bool audit;
     char *mount_options; /* for libfuse and the kernel: "a,b=c" with commas
                           * in values escaped; NULL: none */
 };

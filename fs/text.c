@@ -1,6 +1,6 @@
 /*
  * Generated files: principal, name, info, info.json, tickets/X, config/X,
- * collection/primary and .kcmfs/status.
+ * collection/primary.  (.kcmfs/status: status.c.)
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "fs/fs.h"
-#include "fs/version.h"
 #include "kcm/describe.h"
 
 /* A blob of a malloc'ed string, which is freed. */
@@ -134,44 +133,6 @@ primary_text(struct fs *fs, const struct caller *caller, struct blob **out)
     if (r != 0)
         return r;
     return blob_of_text(format("%s\n", file), out);
-}
-
-static int
-status_text(struct fs *fs, const struct caller *caller, struct blob **out)
-{
-    struct user *u = user_get(fs, caller->uid);
-    _cleanup_(kcm_listing_freep) struct kcm_listing *l = NULL;
-    _cleanup_(freep) char *primary = NULL;
-    if (u == NULL)
-        return -ENOMEM;
-    int r = user_list(u, caller, &l);
-    if (r == 0)
-        r = user_default(u, caller, &primary);
-    pthread_mutex_lock(&fs->lock);
-    char *text = format(
-        "version: %s\n"
-        "source: %s\n"
-        "socket: %s\n"
-        "daemon: %s\n"
-        "answers: %s\n"
-        "mode: %s\n"
-        "uid: %u\n"
-        "caches: %zu\n"
-        "default: %s\n"
-        "operations: %llu\n"
-        "failures: %llu\n"
-        "last error: %s\n"
-        "secret memory: %zu bytes%s\n",
-        KCMFS_VERSION, fs->config.embedded ? "embedded" : "kcm",
-        fs->config.socket_path != NULL ? fs->config.socket_path : "none",
-        kcm_daemon_text(fs->kcm), r == 0 ? "yes" : strerror(fs_errno(r)),
-        fs->config.read_only ? "read-only" : "read-write", caller->uid,
-        l != NULL ? l->count : 0, primary != NULL ? primary : "unknown",
-        (unsigned long long)u->operations, (unsigned long long)u->failures,
-        u->last_error[0] != '\0' ? u->last_error : "none", secret_in_use(),
-        secret_unlocked() ? ", not all locked" : "");
-    pthread_mutex_unlock(&fs->lock);
-    return blob_of_text(text, out);
 }
 
 int

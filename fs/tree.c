@@ -151,6 +151,17 @@ lookup_root(struct user *u, struct node *dir, const char *name,
     return r != 0 ? r : lookup_cache_dir(u, dir, name, cache, caller, out);
 }
 
+/* The cache was unlinked a moment ago: an rm -r may be on its way. */
+static bool
+is_reserved(struct content *c)
+{
+    struct fs *fs = c->user->fs;
+    pthread_mutex_lock(&fs->lock);
+    bool reserved = c->reserved_until > now_ms();
+    pthread_mutex_unlock(&fs->lock);
+    return reserved;
+}
+
 static int
 lookup_in_cache_dir(struct user *u, struct node *dir, const char *name,
                     const struct caller *caller, struct node **out)
@@ -175,9 +186,10 @@ lookup_in_cache_dir(struct user *u, struct node *dir, const char *name,
             *out = content_node(dir->content);
             return *out != NULL ? 0 : KCM_NOT_FOUND;
         }
-        if (!content_exists(dir->content) && kind != NODE_TEXT_NAME)
-            return KCM_NOT_FOUND;
         bool is_dir = kind == NODE_TICKETS || kind == NODE_CONFIG;
+        if (!content_exists(dir->content) && kind != NODE_TEXT_NAME &&
+            !(is_dir && is_reserved(dir->content)))
+            return KCM_NOT_FOUND;
         return found(node_get(u->fs, kind, u->uid, dir->content,
                               is_dir ? dir->ino : 0, NULL),
                      out);
@@ -388,12 +400,14 @@ list_cache_dir(struct node *dir, const struct caller *caller,
     int r = content_refresh(dir->content, caller, 0);
     if (r != 0)
         return r;
+    /* In the order of an rm -r: with cache all goes, with each ticket that
+     * one; what comes behind cache is empty then. */
     bool ok = add_fixed(l, "name", S_IFREG);
     if (content_exists(dir->content))
-        ok = ok && add_fixed(l, "cache", S_IFREG) &&
-             add_fixed(l, "principal", S_IFREG) &&
+        ok = ok && add_fixed(l, "principal", S_IFREG) &&
              add_fixed(l, "info", S_IFREG) &&
              add_fixed(l, "info.json", S_IFREG) &&
+             add_fixed(l, "cache", S_IFREG) &&
              add_fixed(l, "tickets", S_IFDIR) &&
              add_fixed(l, "config", S_IFDIR);
     return ok ? 0 : -ENOMEM;
@@ -407,7 +421,7 @@ list_tickets(struct node *dir, const struct caller *caller, struct dir_list *l)
     if (r == 0)
         r = tickets_of(dir->content, &t);
     if (r != 0)
-        return r;
+        return r == KCM_NOT_FOUND ? 0 : r;
     bool ticket = dir->kind == NODE_TICKETS;
     size_t count = ticket ? t->tickets : t->configs;
     for (size_t i = 0; i < count; i++) {

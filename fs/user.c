@@ -247,16 +247,3 @@ user_uuid_of_name(struct user *u, const char *name,
     pthread_mutex_unlock(&u->fs->lock);
     return found;
 }
-
-void
-user_note(struct user *u, const char *operation, int result)
-{
-    pthread_mutex_lock(&u->fs->lock);
-    u->operations++;
-    if (result != 0 && fs_errno(result) != ENOENT) {
-        u->failures++;
-        snprintf(u->last_error, sizeof(u->last_error), "%s: %s", operation,
-                 strerror(fs_errno(result)));
-    }
-    pthread_mutex_unlock(&u->fs->lock);
-}

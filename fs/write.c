@@ -429,14 +429,24 @@ write_held(struct handle *h, off_t off, struct data data)
         return d != NULL ? write_unborn(h, d, off, data) : -EIO;
     }
     size_t end = image->len + h->tail.len;
-    /* Somebody may have appended meanwhile: what continues our own bytes
-     * is an append all the same. */
+    /* Somebody may have appended meanwhile: where this writer saw the end
+     * is the end. */
     if ((h->flags & O_APPEND) || (size_t)off == end ||
         (h->end > 0 && off == h->end))
         return append(h, off, data);
     if ((size_t)off > end)
         return -EINVAL;
     return write_in_place(h, image, (size_t)off, data);
+}
+
+int
+change_opened(struct handle *h)
+{
+    _cleanup_(image_unrefp) struct image *image = image_of(h);
+    if (h->flags & O_TRUNC)
+        return change_truncate(h, 0);
+    h->end = image != NULL ? (off_t)image->len : 0;
+    return 0;
 }
 
 int

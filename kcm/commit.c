@@ -255,14 +255,16 @@ replace_in_place(struct kcm *kcm, const struct caller *caller,
     struct kcm_content before = {0};
     char work[KCM_WORK_NAME_MAX] = "";
     int r = 0;
-    if (old != NULL && old->count > 0) {
+    if (old != NULL)
         r = kcm_content_of(old, &before, &creds);
-        if (r < 0)
-            return r;
+    if (r < 0)
+        return r;
+    if (before.count > 0) {
         kcm_work_name(kcm, caller->uid, work);
         r = kcm_work_save(kcm, caller, work, name, &before);
         if (r == KCM_QUOTA) {
             log_info("no room for a copy of %s while it is replaced", name);
+            kcm_give_up(kcm, caller, work, NULL, NULL); /* what there is */
             work[0] = '\0';
         } else if (r != 0) {
             kcm_give_up(kcm, caller, work, NULL, NULL);
@@ -354,7 +356,9 @@ add_remove(struct batch *b, const char *name, const struct cred *c)
         write_data32(&b->out, c->second_ticket);
 }
 
-/* Would the removal of a marked credential take a new one along? */
+/* Would the removal of a marked credential take a new one along?  Or does a
+ * new configuration entry take the place of one (kcmd, sssd), so that the old
+ * one would seem to have been removed by mistake? */
 static bool
 removes_new(const struct kcm_snapshot *old, const bool *remove,
             const struct data *creds, size_t count)
@@ -362,8 +366,9 @@ removes_new(const struct kcm_snapshot *old, const bool *remove,
     for (size_t i = 0; i < old->count; i++) {
         struct cred a, b;
         struct blob *blob = old->creds[i].bytes;
-        if (!remove[i] || blob == NULL ||
-            !cred_parse((struct data){blob->bytes, blob->len}, &a))
+        if (blob == NULL ||
+            !cred_parse((struct data){blob->bytes, blob->len}, &a) ||
+            (!remove[i] && !cred_is_config(&a)))
             continue;
         for (size_t k = 0; k < count; k++)
             if (cred_parse(creds[k], &b) && a.enctype == b.enctype &&

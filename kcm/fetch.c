@@ -154,8 +154,9 @@ sane_offset(const struct kcm *kcm, const struct batch *b, unsigned n)
         return 0;
     /* Below that limit, what Heimdal's freed memory most often holds is the
      * upper half of a pointer into the heap (0x55..) or a library (0x7f..). */
-    bool pointer = offset >> 8 == 0x55 || offset >> 8 == 0x56 ||
-                   offset >> 8 == 0x7f || offset >> 8 == 0x7e;
+    int32_t high = offset / 256;
+    bool pointer =
+        high == 0x55 || high == 0x56 || high == 0x7f || high == 0x7e;
     bool heimdal =
         __atomic_load_n(&kcm->peer, __ATOMIC_RELAXED) == PEER_HEIMDAL &&
         __atomic_load_n(&kcm->cred_list, __ATOMIC_RELAXED) != SUPPORT_YES;
@@ -349,7 +350,7 @@ fetch_changed(struct kcm *kcm, const struct caller *caller, const char *name,
         list = after;
         if (r == 0)
             *out = take(s);
-        if (r != CHANGED)
+        if (r != CHANGED || list == NULL)
             return r;
         kcm_snapshot_unref(have);
         have = take(s); /* what arrived need not be asked for again */
@@ -359,11 +360,12 @@ fetch_changed(struct kcm *kcm, const struct caller *caller, const char *name,
     return -EAGAIN;
 }
 
-/* CHANGED if the principal or the offset of an unchanged list did. */
+/* CHANGED if the principal or the offset of old, whose list did not change,
+ * did. */
 static int
-check_meta(struct kcm *kcm, const struct batch *b, struct kcm_known *known)
+check_meta(struct kcm *kcm, const struct batch *b,
+           const struct kcm_snapshot *old, struct kcm_known *known)
 {
-    struct kcm_snapshot *old = known->snapshot;
     _cleanup_(kcm_snapshot_unrefp) struct kcm_snapshot *s =
                   snapshot_new((struct data){NULL, 0});
     if (s == NULL)
@@ -403,8 +405,8 @@ kcm_fetch_as_is(struct kcm *kcm, const struct caller *caller, const char *name,
         r = take_uuids(&b, 0, &uuids);
     if (r != 0)
         return r;
-    if (same_uuids(old, uuids)) {
-        r = list_only ? 0 : check_meta(kcm, &b, known);
+    if (old != NULL && same_uuids(old, uuids)) {
+        r = list_only ? 0 : check_meta(kcm, &b, old, known);
         if (r != CHANGED)
             return r;
     } else if (!list_only) {

@@ -29,6 +29,10 @@ def build(tools):
               os.path.join(out, "ccall"), "ccall.c", "-lkrb5"]),
             ("TicketCache.java", "TicketCache.class",
              ["javac", "-d", out, "TicketCache.java"]),
+            ("../bench/bench.c", "bench",
+             ["gcc", "-Wall", "-Wextra", "-Werror", "-O2", "-o",
+              os.path.join(out, "bench"), "../bench/bench.c", "-lkrb5",
+              "-pthread"]),
             ("gocache.go", "gocache",
              ["go", "build", "-o", os.path.join(out, "gocache"),
               "gocache.go"])):
