@@ -90,10 +90,10 @@ FUSE_API := $(shell $(PKG_CONFIG) --atleast-version=3.12 fuse3 2>/dev/null \
 	&& echo 312 || echo 35)
 
 KCM_CPPFLAGS := -I. -D_GNU_SOURCE -DKCMFS_VERSION='"$(VERSION)"' \
-	$(patsubst -I%,-isystem %,$(call pkg,--cflags $(KRB5_PC)))
+	$(patsubst -I%,-isystem %,$(call pkg,--cflags $(KRB5_PC) libseccomp))
 FS_CPPFLAGS := -DFUSE_USE_VERSION=$(FUSE_API) \
 	$(patsubst -I%,-isystem %,$(call pkg,--cflags fuse3 uuid))
-KCM_LIBS := $(call pkg,--libs $(KRB5_PC)) -lpthread
+KCM_LIBS := $(call pkg,--libs $(KRB5_PC) libseccomp) -lpthread
 FUSE_LIBS := $(call pkg,--libs fuse3)
 UUID_LIBS := $(call pkg,--libs uuid)
 CHECK_LIBS := $(call pkg,--libs check)
@@ -187,6 +187,7 @@ need-build:
 	    "at least $(FUSE_MIN) is needed" >&2; exit 1; }
 	$(call need,--exists $(KRB5_PC),MIT Kerberos,libkrb5-dev)
 	$(call need,--exists uuid,libuuid,uuid-dev)
+	$(call need,--exists libseccomp,libseccomp,libseccomp-dev)
 
 need-test:
 	$(call need,--exists check,Check$(comma) the unit test framework,check)

@@ -1,6 +1,8 @@
 /*
  * What stat() says of a node.
  */
+#include <string.h>
+
 #include "fs/fs.h"
 
 static mode_t
@@ -81,7 +83,12 @@ cache_attr(struct fs *fs, struct node *n, const struct caller *caller,
         st->st_size = (off_t)draft_size(n->draft);
         st->st_mtim = n->mtime;
     } else {
-        st->st_size = n->image != NULL ? (off_t)n->image->len : 0;
+        /* What an open would show: one that nobody has open may be out of
+         * date, or dropped. */
+        const struct image *i = n->image;
+        if (n->opens == 0 && !n->unlinked && n->content->image != NULL)
+            i = n->content->image;
+        st->st_size = i != NULL ? (off_t)i->len : 0;
         st->st_mtim = n->content->mtime;
     }
     st->st_nlink = n->unlinked ? 0 : 1;

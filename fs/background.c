@@ -48,7 +48,7 @@ static void __attribute__((noreturn)) wait_until_ready(int fd, pid_t child)
 int
 background_start(struct background *b)
 {
-    b->fd = -1;
+    b->fd = b->null_fd = -1;
     int pipe_fd[2];
     if (pipe2(pipe_fd, O_CLOEXEC) != 0)
         return -errno;
@@ -65,6 +65,8 @@ background_start(struct background *b)
     }
     close(pipe_fd[0]);
     b->fd = pipe_fd[1];
+    /* Now: once ready, this process can open no file for writing. */
+    b->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     return 0;
 }
 
@@ -74,11 +76,10 @@ background_ready(struct background *b)
     if (b->fd < 0)
         return;
     (void)setsid();
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    for (int i = 0; i < 3 && null >= 0; i++)
-        (void)dup2(null, i);
-    if (null > 2)
-        close(null);
+    for (int i = 0; i < 3 && b->null_fd >= 0; i++)
+        (void)dup2(b->null_fd, i);
+    if (b->null_fd > 2)
+        close(b->null_fd);
     (void)!write(b->fd, "", 1);
     close(b->fd);
     b->fd = -1;

@@ -6,6 +6,7 @@
 
 struct background {
     int fd; /* to the process that waits; -1: in the foreground */
+    int null_fd;
 };
 
 /*

@@ -88,6 +88,7 @@ show(struct content *c, struct image *image, bool changed,
         c->image = image_ref(image);
     }
     c->exists = true;
+    c->asleep = false;
     if (changed)
         c->mtime = mtime;
     pthread_mutex_unlock(&fs->lock);
@@ -118,8 +119,9 @@ content_vanish(struct content *c)
     set_shown(c, NULL);
     pthread_mutex_lock(&fs->lock);
     struct image *image = take(c->image);
-    c->exists = false;
+    c->exists = c->asleep = false;
     c->node = NULL;
+    fs->leftovers = true;
     memset(c->uuid, 0, sizeof(c->uuid));
     pthread_mutex_unlock(&fs->lock);
     image_unref(image);
@@ -135,7 +137,7 @@ update_image(struct content *c)
     pthread_mutex_lock(&fs->lock);
     _cleanup_(image_unrefp) struct image *old =
                   c->image != NULL ? image_ref(c->image) : NULL;
-    bool open = c->open_nodes > 0;
+    bool open = c->open_nodes > 0, asleep = c->asleep;
     pthread_mutex_unlock(&fs->lock);
     if (old != NULL && c->shown == s && (old->clean || open))
         return 0;
@@ -155,8 +157,12 @@ update_image(struct content *c)
     struct image *next = fresh != NULL ? fresh : changed ? merged : old;
     if (old != NULL && image_equal(next, old) && old->clean == next->clean)
         next = old;
-    show(c, next, changed,
-         old == NULL ? first_mtime(s) : next_mtime(c->mtime));
+    if (asleep) {
+        struct digest digest = image_digest(next);
+        changed = !digest_equal(&digest, &c->digest);
+    }
+    bool is_new = old == NULL && !asleep;
+    show(c, next, changed, is_new ? first_mtime(s) : next_mtime(c->mtime));
     set_shown(c, kcm_snapshot_ref(s));
     return 0;
 }
@@ -169,7 +175,7 @@ content_node(struct content *c)
     struct node *n = c->node;
     if (n != NULL) {
         n->refs++;
-    } else if (c->exists) {
+    } else if (c->exists && c->image != NULL) {
         n = node_new_locked(fs, NODE_CACHE, c->user->uid, c);
         if (n != NULL) {
             n->image = image_ref(c->image);
@@ -295,6 +301,7 @@ content_adopt(struct content *c, struct node *n, struct image *image)
     c->image = image_ref(image);
     c->mtime = next_mtime(c->mtime);
     c->exists = true;
+    c->asleep = false;
     pthread_mutex_unlock(&fs->lock);
     image_unref(old[0]);
     image_unref(old[1]);
@@ -339,6 +346,7 @@ content_moved(struct content *from, struct content *to)
         to->image = image_ref(n->image);
         to->mtime = next_mtime(to->mtime);
         to->exists = true;
+        to->asleep = false;
     }
     pthread_mutex_unlock(&fs->lock);
     image_unref(old);
@@ -500,6 +508,7 @@ content_closed(struct fs *fs, struct node *n)
     if (n->opens == 0 && n->counted) {
         n->counted = false;
         n->content->open_nodes--;
+        fs->leftovers |= n->content->node != n;
     }
     node_unref_locked(fs, n);
     pthread_mutex_unlock(&fs->lock);

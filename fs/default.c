@@ -24,6 +24,8 @@
 
 /* So soon a tool creates again what it has unlinked. */
 #define AGAIN_MS (30 * 1000)
+/* Changes may come faster than answers. */
+#define DEFAULT_TRIES 20
 
 void
 user_default_free(struct user *u)
@@ -31,6 +33,7 @@ user_default_free(struct user *u)
     free(u->last_default);
     free(u->kept_default);
     free(u->kept_answer);
+    free(u->guarded);
     free(u->removed_default);
     turn_destroy(&u->guard);
 }
@@ -106,7 +109,7 @@ keep(struct user *u, const struct caller *caller, const char *name)
 }
 
 /* Is what was kept in mind over?  *name is the daemon's answer, and becomes
- * what was kept if it is not.  Without the guard. */
+ * what was kept if it is not.  With the guard. */
 static int
 apply_kept(struct user *u, const struct caller *caller, char **name)
 {
@@ -142,29 +145,6 @@ apply_kept(struct user *u, const struct caller *caller, char **name)
     return r < 0 ? r : 0;
 }
 
-/* Under the guard of somebody else what is kept is not to be judged. */
-static int
-judge_kept(struct user *u, const struct caller *caller, char **name)
-{
-    if (turn_try(&u->guard)) {
-        int r = apply_kept(u, caller, name);
-        turn_give(&u->guard);
-        return r;
-    }
-    int r = 0;
-    pthread_mutex_lock(&u->fs->lock);
-    if (u->kept_default != NULL) {
-        char *kept = strdup(u->kept_default);
-        r = kept != NULL ? 0 : -ENOMEM;
-        if (kept != NULL) {
-            free(*name);
-            *name = kept;
-        }
-    }
-    pthread_mutex_unlock(&u->fs->lock);
-    return r;
-}
-
 /* --- the default -------------------------------------------------------- */
 
 /* What this very thread removed a moment ago is its default. */
@@ -190,16 +170,54 @@ note_last(struct user *u, const char *name)
     pthread_mutex_unlock(&u->fs->lock);
 }
 
+/* The default in the middle of a change is what it was before, and will be
+ * again; *changes_out counts them. */
+static char *
+guarded_default(struct user *u, unsigned *changes_out, bool *kept_out)
+{
+    pthread_mutex_lock(&u->fs->lock);
+    char *name = u->guarded != NULL ? strdup(u->guarded) : NULL;
+    *changes_out = u->changes;
+    *kept_out = u->kept_default != NULL;
+    pthread_mutex_unlock(&u->fs->lock);
+    return name;
+}
+
+static int
+ask_default(struct user *u, const struct caller *caller, bool kept,
+            char **name_out)
+{
+    int r = kcm_get_default(u->fs->kcm, caller, name_out);
+    if (r != 0 || !kept)
+        return r;
+    r = turn_take(&u->guard, caller);
+    if (r != 0)
+        return r;
+    r = apply_kept(u, caller, name_out);
+    turn_give(&u->guard);
+    return r;
+}
+
 int
 user_default(struct user *u, const struct caller *caller, char **name_out)
 {
+    unsigned before, after;
+    bool kept;
     char *removed;
-    int r = kcm_get_default(u->fs->kcm, caller, name_out);
-    if (r == 0)
-        r = judge_kept(u, caller, name_out);
-    if (r != 0) {
-        free(take(*name_out));
-        return r;
+    *name_out = guarded_default(u, &before, &kept);
+    for (int tries = 0; *name_out == NULL && tries < DEFAULT_TRIES; tries++) {
+        int r = ask_default(u, caller, kept, name_out);
+        if (r != 0) {
+            free(take(*name_out));
+            return r;
+        }
+        /* An answer from the middle of a change counts for nothing. */
+        char *now = guarded_default(u, &after, &kept);
+        if (now != NULL || (after != before && tries + 1 < DEFAULT_TRIES)) {
+            free(*name_out);
+            *name_out = now;
+            before = after;
+        }
     }
     note_last(u, *name_out);
     if (removed_by(u, caller, &removed)) {
@@ -254,6 +272,16 @@ user_set_default(struct user *u, const struct caller *caller, const char *name)
 
 /* --- around changes ----------------------------------------------------- */
 
+static void
+set_guarded(struct user *u, char *name)
+{
+    pthread_mutex_lock(&u->fs->lock);
+    free(u->guarded);
+    u->guarded = name;
+    u->changes++;
+    pthread_mutex_unlock(&u->fs->lock);
+}
+
 int
 user_guard_begin(struct user *u, const struct caller *caller,
                  char **before_out)
@@ -268,8 +296,10 @@ user_guard_begin(struct user *u, const struct caller *caller,
     if (r != 0) {
         free(take(*before_out));
         turn_give(&u->guard);
+        return r;
     }
-    return r;
+    set_guarded(u, strdup(*before_out));
+    return 0;
 }
 
 static void
@@ -335,5 +365,6 @@ user_guard_end(struct user *u, const struct caller *caller, char *before,
                      destroyed != NULL && strcmp(destroyed, name) == 0);
     if (r != 0)
         log_warn("cannot keep %s the default cache", name);
+    set_guarded(u, NULL);
     turn_give(&u->guard);
 }

@@ -7,20 +7,21 @@
 
 #include "fs/fs.h"
 
+/* Accounts are atomic: a draft's lock is taken within fs->lock, never the
+ * other way round, and draft_unref() may be called with either. */
 int
 draft_charge(struct user *u, size_t bytes)
 {
-    int r = 0;
-    pthread_mutex_lock(&u->fs->lock);
-    if (bytes > DRAFT_BYTES_PER_UID - u->scratch_bytes)
-        r = -EDQUOT;
-    else
-        __atomic_fetch_add(&u->scratch_bytes, bytes, __ATOMIC_RELAXED);
-    pthread_mutex_unlock(&u->fs->lock);
-    return r;
+    size_t used = __atomic_load_n(&u->scratch_bytes, __ATOMIC_RELAXED);
+    do {
+        if (bytes > DRAFT_BYTES_PER_UID - used)
+            return -EDQUOT;
+    } while (!__atomic_compare_exchange_n(&u->scratch_bytes, &used,
+                                          used + bytes, true, __ATOMIC_RELAXED,
+                                          __ATOMIC_RELAXED));
+    return 0;
 }
 
-/* Without the lock, which draft_unref() may be called with. */
 void
 draft_discharge(struct user *u, size_t bytes)
 {
@@ -34,12 +35,9 @@ draft_new(struct user *u, struct draft **out)
     struct draft *d = calloc(1, sizeof(*d));
     if (d == NULL)
         return -ENOMEM;
-    pthread_mutex_lock(&u->fs->lock);
-    bool room = u->scratch_count < DRAFTS_PER_UID;
-    if (room)
-        __atomic_fetch_add(&u->scratch_count, 1, __ATOMIC_RELAXED);
-    pthread_mutex_unlock(&u->fs->lock);
-    if (!room) {
+    if (__atomic_add_fetch(&u->scratch_count, 1, __ATOMIC_RELAXED) >
+        DRAFTS_PER_UID) {
+        __atomic_fetch_sub(&u->scratch_count, 1, __ATOMIC_RELAXED);
         free(d);
         return -EDQUOT;
     }

@@ -34,6 +34,7 @@ fs_free(struct fs *fs)
 {
     if (fs == NULL)
         return;
+    handles_free(fs);
     nodes_free(fs);
     users_free(fs);
     pthread_mutex_destroy(&fs->lock);

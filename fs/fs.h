@@ -32,6 +32,7 @@
 #include <sys/types.h>
 #include <time.h>
 
+#include "kcm/digest.h"
 #include "kcm/image.h"
 #include "kcm/kcm.h"
 
@@ -86,12 +87,15 @@ struct content {
     struct kcm_known known;
     struct ticket_table *tickets; /* names of tickets/, for one snapshot */
     struct kcm_snapshot *shown;   /* what image was made of */
+    struct digest digest;         /* asleep: of the image it had */
     /* fs->lock: */
     bool exists;
+    bool asleep;             /* it exists, but its image was dropped: idle.c */
     uint64_t checks_begun;   /* number of the newest check */
     uint64_t check_finished; /* number of the newest that succeeded */
     int64_t checked_ms;      /* when that one began */
-    struct image *image;     /* what the next open sees; NULL: no cache */
+    struct image *image;     /* what the next open sees; NULL: no cache, or
+                              * asleep */
     struct timespec mtime;
     struct node *node;          /* shows image; not counted */
     unsigned open_nodes;        /* of its nodes: those that are open */
@@ -129,6 +133,7 @@ struct node {
 };
 
 struct handle {
+    struct handle *next, *prev; /* of all, under fs->lock */
     struct node *node;
     struct caller caller; /* who opened; deadline and wake are set anew */
     int flags;
@@ -156,7 +161,9 @@ struct fs {
     struct node **by_ino, **by_key;
     size_t buckets, node_count;
     struct user *users;
+    struct handle *handles; /* those that the kernel holds */
     struct node *root;
+    bool leftovers; /* nodes that nobody has open show what is gone */
     time_t started;
     uid_t owner; /* of the fixed directories */
     gid_t group;
@@ -237,6 +244,16 @@ size_t status_cache_limit(const struct fs *fs);
 /* With -o audit: who opened h. */
 void status_audit(const struct fs *fs, const struct handle *h);
 
+/* --- handle.c: open files and directories -------------------------------- */
+
+/* Takes over the reference to n; NULL without memory, and the reference stays
+ * the caller's. */
+struct handle *handle_new(struct fs *fs, struct node *n,
+                          const struct caller *caller, int flags);
+void handle_free(struct fs *fs, struct handle *h);
+/* At the end: the kernel does not release what a mount that goes has open. */
+void handles_free(struct fs *fs);
+
 /* --- user.c: what is known of one uid ---------------------------------- */
 
 struct user {
@@ -247,8 +264,11 @@ struct user {
     struct content *contents;
     unsigned content_count;
     struct kcm_listing *known; /* UUIDs and names seen, newest first */
+    size_t listed;             /* of which so many were there at last */
     /* default.c: */
     struct turn guard; /* of what moves the default */
+    char *guarded;     /* what it was when the guard was taken */
+    unsigned changes;  /* times that it was taken or given */
     char *last_default;
     char *kept_default;      /* of a cache that is not there, but kept */
     char *kept_answer;       /* what the daemon answered since */
@@ -463,6 +483,9 @@ const struct ticket_name *tickets_find(const struct ticket_name *names,
 /* The bytes of a generated file; KCM_NOT_FOUND when it is gone. */
 int text_of(struct fs *fs, struct node *n, const struct caller *caller,
             struct blob **out);
+/* The UUID that c has now; false: it has none. */
+bool text_uuid(struct content *c, const struct caller *caller,
+               uint8_t uuid_out[KCM_UUID_LEN]);
 
 /* --- tree.c: lookup and list --------------------------------------------- */
 

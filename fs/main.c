@@ -24,7 +24,9 @@
 
 #include "background.h"
 #include "fs.h"
+#include "idle.h"
 #include "kcm/conf.h"
+#include "kcm/confine.h"
 #include "kcm/harden.h"
 #include "kcm/log.h"
 #include "kcm/notify.h"
@@ -56,6 +58,7 @@ struct daemon {
     struct kcm *kcm;
     struct fs *fs;
     struct fuse_session *session;
+    struct housekeeper *housekeeper;
 };
 
 static int
@@ -193,11 +196,17 @@ start_mount(struct daemon *d)
 
 /* Connecting to KCM as somebody else is all that root's rights are for. */
 static int
-drop_privileges(void)
+drop_privileges(struct daemon *d)
 {
+    /* The directory that we were started in may have to be unmounted. */
+    if (chdir("/") != 0)
+        log_warn("cannot change to /: %s", strerror(errno));
+    harden_memory();
     uint64_t keep = HARDEN_CAP(CAP_SETUID) | HARDEN_CAP(CAP_SETGID);
-    return failed("cannot drop privileges",
-                  harden_drop(geteuid() == 0 ? keep : 0));
+    int r = harden_drop(geteuid() == 0 ? keep : 0);
+    if (r == 0)
+        r = confine(CONFINE_KCMFS, d->embedded.path);
+    return failed("cannot drop privileges", r);
 }
 
 static int
@@ -209,12 +218,13 @@ become_ready(struct daemon *d)
                   strerror(-r));
         return EXIT_MOUNT;
     }
-    /* Do not keep the directory we were started in from being unmounted. */
-    if (chdir("/") != 0)
-        log_warn("cannot change to /: %s", strerror(errno));
     if (!d->options->foreground)
         log_open("kcmfs", LOG_LEVEL_INFO, true);
     r = start_embedded_thread(&d->embedded);
+    if (r == EXIT_OK)
+        r = failed("cannot start a thread",
+                   housekeeper_start(d->fs, d->options->idle, mount_drop_pages,
+                                     &d->housekeeper));
     if (r != EXIT_OK)
         return r;
     log_info("mounted on %s, source %s", d->mountpoint,
@@ -238,7 +248,7 @@ start(struct daemon *d)
     if (r == EXIT_OK)
         r = start_mount(d);
     if (r == EXIT_OK)
-        r = drop_privileges();
+        r = drop_privileges(d);
     if (r == EXIT_OK)
         r = become_ready(d);
     return r;
@@ -247,7 +257,8 @@ start(struct daemon *d)
 static int
 end(struct daemon *d, int status)
 {
-    /* First the connection: an unmount would wait for our answers. */
+    housekeeper_end(d->housekeeper);
+    /* Then the connection: an unmount would wait for our answers. */
     mount_end(d->session);
     if (unmounter_finish(&d->unmounter, d->device) < 0) {
         log_error("could not unmount %s", d->mountpoint);
@@ -265,7 +276,7 @@ static int
 run(struct options *o)
 {
     struct daemon d = {.options = o,
-                       .background = {-1},
+                       .background = {-1, -1},
                        .embedded = {.listen_fd = -1, .stop_fd = -1},
                        .unmounter = {0, -1}};
     if (!o->foreground) {

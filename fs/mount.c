@@ -178,6 +178,12 @@ __lsan_default_suppressions(void)
 #endif
 
 void
+mount_drop_pages(struct fs *fs, uint64_t ino)
+{
+    (void)fuse_lowlevel_notify_inval_inode(fs->session, ino, 0, 0);
+}
+
+void
 mount_end(struct fuse_session *session)
 {
     if (session != NULL)

@@ -5,6 +5,7 @@
 #define FS_MOUNT_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct fs;
 struct fuse_session;
@@ -34,6 +35,9 @@ int mount_answer_init(struct fuse_session *session);
  * which the caller has blocked until now.  0, or -errno.
  */
 int mount_serve(struct fuse_session *session, bool single_threaded);
+
+/* Have the kernel forget what it holds of the bytes of an inode's file. */
+void mount_drop_pages(struct fs *fs, uint64_t ino);
 
 /* End the connection to the kernel, which leaves a dead mount behind if it
  * still is mounted, and free the session.  NULL will do. */

@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "kcm/confine.h"
 #include "kcm/harden.h"
 #include "kcm/log.h"
 #include "kcm/mem.h"
@@ -288,7 +289,10 @@ static void __attribute__((noreturn)) run_unmounter(int fd, const char *path)
         _exit(1);
     (void)prctl(PR_SET_NAME, "kcmfs-unmount", 0, 0, 0);
     /* A user's goes through the setuid fusermount3. */
-    if (harden_drop_capabilities(HARDEN_CAP(CAP_SYS_ADMIN)) < 0)
+    bool root = geteuid() == 0;
+    if ((root ? harden_drop(HARDEN_CAP(CAP_SYS_ADMIN))
+              : harden_drop_capabilities(0)) < 0 ||
+        (root && confine(CONFINE_UNMOUNTER, NULL) < 0))
         _exit(1);
     uint64_t device = 0;
     ssize_t n;
@@ -300,7 +304,7 @@ static void __attribute__((noreturn)) run_unmounter(int fd, const char *path)
         _exit(0);
     if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
         _exit(0);
-    if (geteuid() == 0)
+    if (root)
         _exit(1);
     exec_fusermount(path);
 }

@@ -116,24 +116,53 @@ by_name(const void *x, const void *y)
     return order != 0 ? order : (a->index > b->index) - (a->index < b->index);
 }
 
+static int
+by_text(const void *x, const void *y)
+{
+    return strcmp(*(char *const *)x, *(char *const *)y);
+}
+
+/* name#N for the smallest N from *n on that is nobody's name; *n is the next
+ * one.  taken is sorted. */
+static char *
+numbered(const char *name, size_t *n, char *const *taken, size_t count)
+{
+    for (;;) {
+        char *unique;
+        if (asprintf(&unique, "%s#%zu", name, (*n)++) < 0)
+            return NULL;
+        if (bsearch(&unique, taken, count, sizeof(*taken), by_text) == NULL)
+            return unique;
+        free(unique); /* an entry has that name by itself */
+    }
+}
+
 int
 names_make_unique(struct ticket_name *names, size_t count)
 {
+    _cleanup_(freep) char **taken = calloc(count + 1, sizeof(*taken));
+    if (taken == NULL)
+        return -1;
     qsort(names, count, sizeof(*names), by_name);
-    size_t i = 0;
-    while (i < count) {
-        size_t same = i + 1;
-        while (same < count && strcmp(names[same].name, names[i].name) == 0) {
-            char *unique;
-            if (asprintf(&unique, "%s#%zu", names[i].name, same - i + 1) < 0)
-                return -1;
-            free(names[same].name);
-            names[same++].name = unique;
+    for (size_t i = 0; i < count; i++)
+        taken[i] = names[i].name;
+    int r = 0;
+    for (size_t i = 0, next; i < count && r == 0; i = next) {
+        size_t n = 2;
+        next = i + 1;
+        while (next < count && strcmp(taken[next], taken[i]) == 0 && r == 0) {
+            names[next].name = numbered(taken[i], &n, taken, count);
+            r = names[next++].name != NULL ? 0 : -1;
         }
-        i = same;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (names[i].name == NULL)
+            names[i].name = taken[i]; /* without memory */
+        else if (names[i].name != taken[i])
+            free(taken[i]);
     }
     qsort(names, count, sizeof(*names), by_name);
-    return 0;
+    return r;
 }
 
 bool

@@ -72,7 +72,9 @@ request_begin_handle(struct request *r, fuse_req_t req,
     *r = (struct request){
         .req = req,
         .fs = fuse_req_userdata(req),
-        .caller = h->caller,
+        .caller = {.uid = h->caller.uid,
+                   .gid = h->caller.gid,
+                   .pid = h->caller.pid},
     };
     return arm(r, operation);
 }

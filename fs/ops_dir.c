@@ -71,19 +71,16 @@ op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct request r;
     if (!request_begin(&r, req, ino, "opendir"))
         return;
-    struct handle *h = calloc(1, sizeof(*h));
+    struct handle *h = handle_new(r.fs, r.node, &r.caller, fi->flags);
     if (h == NULL) {
         answer_error(&r, -ENOMEM);
         return;
     }
-    h->caller = r.caller;
-    h->node = take(r.node);
+    r.node = NULL;
     fi->fh = (uintptr_t)h;
     request_end(&r);
-    if (fuse_reply_open(req, fi) == -ENOENT) {
-        node_unref(r.fs, h->node);
-        free(h);
-    }
+    if (fuse_reply_open(req, fi) == -ENOENT)
+        handle_free(r.fs, h);
 }
 
 static size_t
@@ -130,10 +127,7 @@ op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 void
 op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    struct handle *h = handle_of(fi);
     (void)ino;
-    dir_list_free(h->list);
-    node_unref(fuse_req_userdata(req), h->node);
-    free(h);
+    handle_free(fuse_req_userdata(req), handle_of(fi));
     fuse_reply_err(req, 0);
 }

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "fs/ops.h"
-#include "kcm/log.h"
 
 static struct data
 blob_data(const struct blob *b)
@@ -28,19 +27,6 @@ is_plain_file(const struct node *n)
     return n->kind == NODE_CACHE || n->kind == NODE_SCRATCH;
 }
 
-static struct handle *
-handle_new(struct request *r, struct node *n, int flags)
-{
-    struct handle *h = calloc(1, sizeof(*h));
-    if (h == NULL)
-        return NULL;
-    h->caller = r->caller;
-    h->flags = flags;
-    h->node = n;
-    pthread_mutex_init(&h->lock, NULL);
-    return h;
-}
-
 /* Undo open_any(). */
 static void
 close_any(struct fs *fs, struct handle *h)
@@ -53,26 +39,6 @@ close_any(struct fs *fs, struct handle *h)
             blob_unref(take(h->node->text));
         pthread_mutex_unlock(&fs->lock);
     }
-}
-
-static void
-handle_free(struct fs *fs, struct handle *h)
-{
-    if (h->tail.len > 0 && !h->node->unlinked)
-        log_info("%zu bytes behind the last whole entry of cache %s are "
-                 "dropped",
-                 h->tail.len, h->node->content->name);
-    if (h->dirty)
-        log_info("a file that is no cache is dropped");
-    blob_unref(h->text);
-    image_unref(h->pinned);
-    if (h->charged > 0)
-        draft_discharge(h->node->content->user, h->charged);
-    writer_free(&h->tail);
-    draft_unref(h->draft);
-    pthread_mutex_destroy(&h->lock);
-    node_unref(fs, h->node);
-    free(h);
 }
 
 /* A generated file: its bytes are those of this moment. */
@@ -146,9 +112,10 @@ open_cache(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 11)
     fi->noflush = !is_writer(h);
 #endif
-    if (is_writer(h))
-        return change_opened(h);
-    return 0;
+    r = is_writer(h) ? change_opened(h) : 0;
+    if (r != 0)
+        content_closed(fs, h->node);
+    return r;
 }
 
 static int
@@ -173,7 +140,7 @@ op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct request r;
     if (!request_begin(&r, req, ino, "open"))
         return;
-    struct handle *h = handle_new(&r, r.node, fi->flags);
+    struct handle *h = handle_new(r.fs, r.node, &r.caller, fi->flags);
     if (h == NULL) {
         answer_error(&r, -ENOMEM);
         return;
@@ -230,15 +197,18 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
         return;
     }
     struct fs *fs = r.fs;
-    struct handle *h = handle_new(&r, n, fi->flags);
+    struct handle *h = handle_new(fs, n, &r.caller, fi->flags);
     if (h == NULL) {
         node_unref(fs, n);
         answer_error(&r, -ENOMEM);
         return;
     }
     result = open_any(fs, h, fi);
-    if (result == 0)
+    if (result == 0) {
         result = tree_attr(fs, n, &r.caller, false, &e.attr);
+        if (result != 0)
+            close_any(fs, h);
+    }
     if (result != 0) {
         handle_free(fs, h);
         answer_error(&r, result);
@@ -288,11 +258,14 @@ op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
                   image != NULL ? image_ref(image) : NULL;
     _cleanup_(draft_unrefp) struct draft *held_draft =
                   draft != NULL ? draft_ref(draft) : NULL;
+    _cleanup_(blob_unrefp) struct blob *text =
+                  h->text != NULL ? blob_ref(h->text) : NULL;
     pthread_mutex_unlock(&fs->lock);
+    /* Once this is answered h may be gone: the references last longer. */
     if (held_draft != NULL)
         read_draft(req, held_draft, size, off);
-    else if (h->text != NULL)
-        reply_bytes(req, blob_data(h->text), size, off);
+    else if (text != NULL)
+        reply_bytes(req, blob_data(text), size, off);
     else if (held != NULL)
         reply_bytes(req, image_bytes(held), size, off);
     else
@@ -307,7 +280,8 @@ static void
 handle_begin(struct handle *h, const struct request *r)
 {
     pthread_mutex_lock(&h->lock);
-    h->caller = r->caller;
+    h->caller.deadline = r->caller.deadline;
+    h->caller.wake = r->caller.wake;
 }
 
 static void
@@ -356,6 +330,8 @@ op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size,
     handle_begin(h, &r);
     int result = size > 0 ? write_any(r.fs, h, off, data) : 0;
     handle_end(h);
+    /* libfuse keeps its buffer for the next request. */
+    explicit_bzero((void *)(uintptr_t)buf, size);
     if (result != 0) {
         answer_error(&r, result);
         return;

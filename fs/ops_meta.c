@@ -83,12 +83,13 @@ text_or_memory(int n)
     return n >= 0 ? 0 : -ENOMEM;
 }
 
-/* The value of an attribute of c, whose content is s (NULL: it has none), a
- * new string.  -ENODATA: there is none. */
+/* The value of an attribute of r's cache, whose content is s (NULL: it has
+ * none), a new string.  -ENODATA: there is none. */
 static int
-value_of(struct content *c, const struct kcm_snapshot *s, const char *name,
-         char **out)
+value_of(const struct request *r, const struct kcm_snapshot *s,
+         const char *name, char **out)
 {
+    struct content *c = r->node->content;
     uint8_t uuid[KCM_UUID_LEN];
     char text[37];
     uint32_t end;
@@ -97,8 +98,7 @@ value_of(struct content *c, const struct kcm_snapshot *s, const char *name,
         return text_or_memory(asprintf(out, "KCM:%s", c->name));
     if (s == NULL)
         return -ENODATA;
-    if (strcmp(name, PREFIX "uuid") == 0 &&
-        user_uuid_of_name(c->user, c->name, uuid)) {
+    if (strcmp(name, PREFIX "uuid") == 0 && text_uuid(c, &r->caller, uuid)) {
         uuid_format_text(uuid, text);
         return text_or_memory(asprintf(out, "%s", text));
     }
@@ -161,7 +161,7 @@ op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
     }
     int result = snapshot_of(&r, &s);
     if (result == 0)
-        result = value_of(r.node->content, s, name, &value);
+        result = value_of(&r, s, name, &value);
     if (result == -ENODATA)
         answer_none(&r);
     else if (result != 0)
@@ -184,7 +184,7 @@ op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
     int result = has_attributes(r.node) ? snapshot_of(&r, &s) : 0;
     for (size_t i = 0; has_attributes(r.node) && result == 0 && i < 4; i++) {
         _cleanup_(freep) char *value = NULL;
-        if (value_of(r.node->content, s, names[i], &value) != 0)
+        if (value_of(&r, s, names[i], &value) != 0)
             continue;
         memcpy(list + len, names[i], strlen(names[i]) + 1);
         len += strlen(names[i]) + 1;

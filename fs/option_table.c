@@ -35,6 +35,9 @@ static const struct option_row table[] = {
     {TIMEOUT, 0, NULL, "timeout=", "SECONDS",
      "how long one KCM operation may take (default "
      STRING(TIMEOUT_DEFAULT) ")"},
+    {IDLE, 0, NULL, "idle=", "SECONDS",
+     "how long tickets that nobody looks at stay in memory\n"
+     "(default " STRING(IDLE_DEFAULT) ")"},
     {ALLOW_OTHER, 0, NULL, "allow_other", NULL,
      "let other users in (default for root)"},
     {ALLOW_ROOT, 0, NULL, "allow_root", NULL,

@@ -9,6 +9,7 @@
 
 #define TIMEOUT_DEFAULT 10
 #define TIMEOUT_MAX     3600
+#define IDLE_DEFAULT    30
 
 enum option_id {
     FOREGROUND,
@@ -19,6 +20,7 @@ enum option_id {
     EMBEDDED,
     SOCKET,
     TIMEOUT,
+    IDLE,
     READ_ONLY,
     READ_WRITE,
     ALLOW_OTHER,

@@ -55,15 +55,16 @@ set_string(struct parse *p, char **where, const char *value)
 }
 
 static int
-set_timeout(struct parse *p, const char *value)
+set_seconds(struct parse *p, const char *name, const char *value,
+            unsigned *out)
 {
     unsigned long n = 0;
     if (strlen(value) <= 4 && value[strspn(value, "0123456789")] == '\0')
         n = strtoul(value, NULL, 10);
     if (n < 1 || n > TIMEOUT_MAX)
-        return usage(p, "timeout=%s: give whole seconds, 1 to %d", value,
+        return usage(p, "%s=%s: give whole seconds, 1 to %d", name, value,
                      TIMEOUT_MAX);
-    p->o->timeout = (unsigned)n;
+    *out = (unsigned)n;
     return 0;
 }
 
@@ -138,7 +139,9 @@ apply(struct parse *p, const struct option_row *row, const char *as,
     case SOCKET:
         return set_socket(p, value);
     case TIMEOUT:
-        return set_timeout(p, value);
+        return set_seconds(p, "timeout", value, &o->timeout);
+    case IDLE:
+        return set_seconds(p, "idle", value, &o->idle);
     case READ_ONLY:
     case READ_WRITE:
         o->read_only = row->id == READ_ONLY;
@@ -388,7 +391,7 @@ int
 options_parse(int argc, char *const argv[], struct options *o,
               char **error_out)
 {
-    *o = (struct options){.timeout = TIMEOUT_DEFAULT};
+    *o = (struct options){.timeout = TIMEOUT_DEFAULT, .idle = IDLE_DEFAULT};
     *error_out = NULL;
     struct parse p = {.o = o};
     const char *slash = strrchr(argv[0], '/');

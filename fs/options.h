@@ -37,6 +37,7 @@ struct options {
     char *socket;     /* embedded: listen there as well, if not NULL;
                        * else: of the daemon, NULL: as krb5.conf says */
     unsigned timeout; /* seconds that one KCM operation may take */
+    unsigned idle;    /* seconds that unused tickets stay in memory */
     bool foreground;  /* implied by debug */
     bool debug;
     bool single_threaded;

@@ -49,6 +49,16 @@ principal_text(struct content *c, struct blob **out)
     return r != 0 ? r : blob_of_text(format("%s\n", text), out);
 }
 
+bool
+text_uuid(struct content *c, const struct caller *caller,
+          uint8_t uuid_out[KCM_UUID_LEN])
+{
+    _cleanup_(kcm_listing_freep) struct kcm_listing *l = NULL;
+    /* It may have got another one since it was seen (sssd, at kinit). */
+    (void)user_list(c->user, caller, &l);
+    return user_uuid_of_name(c->user, c->name, uuid_out);
+}
+
 static int
 info_text(struct fs *fs, struct content *c, const struct caller *caller,
           bool json, struct blob **out)
@@ -77,7 +87,7 @@ info_text(struct fs *fs, struct content *c, const struct caller *caller,
         .count = s->count,
         .now = time(NULL),
     };
-    (void)user_uuid_of_name(c->user, c->name, cache.uuid);
+    (void)text_uuid(c, caller, cache.uuid);
     pthread_mutex_lock(&fs->lock);
     cache.file_size = c->image != NULL ? c->image->len : 0;
     pthread_mutex_unlock(&fs->lock);

@@ -10,6 +10,10 @@
 
 /* UUIDs remembered of caches that are gone or have another one now. */
 #define OLD_UUIDS 256
+/* Contents of caches that are gone may wait for being dropped, and be
+ * reserved because they were unlinked, up to so many. */
+#define GONE_CONTENTS     16
+#define RESERVED_CONTENTS 256
 
 struct user *
 user_get(struct fs *fs, uid_t uid)
@@ -135,9 +139,11 @@ add_cache(struct kcm_listing *l, const struct kcm_cache *cache)
     return true;
 }
 
-/* What is listed now, then what was known before: NULL without memory. */
+/* What is listed now, then what was known before, at most so many: NULL
+ * without memory. */
 static struct kcm_listing *
-combine(const struct kcm_listing *now, const struct kcm_listing *before)
+combine(const struct kcm_listing *now, const struct kcm_listing *before,
+        size_t most)
 {
     size_t old = before != NULL ? before->count : 0;
     _cleanup_(kcm_listing_freep) struct kcm_listing *l = calloc(1, sizeof(*l));
@@ -149,7 +155,7 @@ combine(const struct kcm_listing *now, const struct kcm_listing *before)
     for (size_t i = 0; i < now->count; i++)
         if (!add_cache(l, &now->caches[i]))
             return NULL;
-    for (size_t i = 0; i < old && l->count < now->count + OLD_UUIDS; i++)
+    for (size_t i = 0; i < old && l->count < most; i++)
         if (!has_uuid(now, i, before->caches[i].uuid) &&
             !add_cache(l, &before->caches[i]))
             return NULL;
@@ -161,7 +167,7 @@ copy_known(struct user *u)
 {
     static const struct kcm_listing empty;
     pthread_mutex_lock(&u->fs->lock);
-    struct kcm_listing *copy = combine(&empty, u->known);
+    struct kcm_listing *copy = combine(&empty, u->known, SIZE_MAX);
     pthread_mutex_unlock(&u->fs->lock);
     return copy;
 }
@@ -178,16 +184,50 @@ is_prefix(const struct kcm_listing *now, const struct kcm_listing *known)
     return true;
 }
 
+/* Bear in mind what was listed; all: all that there is now. */
 static void
-remember(struct user *u, const struct kcm_listing *now)
+remember(struct user *u, const struct kcm_listing *now, bool all)
 {
     pthread_mutex_lock(&u->fs->lock);
+    if (all)
+        u->listed = now->count;
     if (!is_prefix(now, u->known)) {
-        struct kcm_listing *l = combine(now, u->known);
+        struct kcm_listing *l =
+            combine(now, u->known, u->listed + now->count + OLD_UUIDS);
         if (l != NULL) {
             kcm_listing_free(u->known);
             u->known = l;
         }
+    }
+    pthread_mutex_unlock(&u->fs->lock);
+}
+
+static bool
+is_listed(const struct kcm_listing *l, const char *name)
+{
+    for (size_t i = 0; i < l->count; i++)
+        if (strcmp(l->caches[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+/* Drop what nobody uses of caches that are gone. */
+static void
+drop_gone(struct user *u, const struct kcm_listing *now)
+{
+    pthread_mutex_lock(&u->fs->lock);
+    struct content *next;
+    bool many = u->content_count > now->count + GONE_CONTENTS;
+    bool too_many = u->content_count > now->count + RESERVED_CONTENTS;
+    for (struct content *c = u->contents; many && c != NULL; c = next) {
+        next = c->next;
+        if (c->refs > 0 || is_listed(now, c->name))
+            continue;
+        c->exists = false;
+        if (too_many)
+            c->reserved_until = 0;
+        c->refs++;
+        content_unref_locked(c); /* what is reserved stays */
     }
     pthread_mutex_unlock(&u->fs->lock);
 }
@@ -201,8 +241,10 @@ user_list(struct user *u, const struct caller *caller,
     if (known == NULL)
         return -ENOMEM;
     int r = kcm_list(u->fs->kcm, caller, known, out);
-    if (r == 0)
-        remember(u, *out);
+    if (r == 0) {
+        remember(u, *out, true);
+        drop_gone(u, *out);
+    }
     return r;
 }
 
@@ -227,7 +269,7 @@ user_name_of_uuid(struct user *u, const struct caller *caller,
     struct kcm_cache cache = {.name = *name_out};
     memcpy(cache.uuid, uuid, KCM_UUID_LEN);
     struct kcm_listing one = {&cache, 1};
-    remember(u, &one);
+    remember(u, &one, false);
     return 0;
 }
 

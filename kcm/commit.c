@@ -1,20 +1,10 @@
 /*
- * Changes to caches, each by the best operations that the daemon has, so
- * that what was there before is never lost:
+ * Changes to caches that are one operation of the daemon, and edits: some
+ * credentials go, others come.
  *
- *   REPLACE       where there is one (MIT's extension): atomic.
- *   MOVE_CACHE    (Heimdal): the new content is made in a work cache beside
- *                 the old one and moved over it: atomic.
- *   neither       (sssd): the old content is first copied to a work cache
- *                 that names its target; INITIALIZE and STOREs follow; the
- *                 work cache goes last.  If that fails half-way, the old
- *                 content is stored back, at once or as soon as the daemon
- *                 answers again (recover.c); if kcmfs itself is killed
- *                 half-way, the next one finds the work cache and does so.
- *
- * Failure windows that remain: on sssd at its limit of caches there is no
- * room for the work cache, and kcmfs killed between INITIALIZE and the last
- * STORE then leaves the cache incomplete.
+ * An edit that the daemon cannot do by REMOVE_CRED is a replacement
+ * (replace.c).  One that only removes is safe at each step.  One that also
+ * stores does that first; if the rest fails, what was before is put back.
  */
 #define KCM_INTERNAL
 #include <errno.h>
@@ -28,9 +18,8 @@
 #define DESTROY_TRIES 4
 #define REMOVE_TRIES  8
 
-/* One request without a result. */
-static int
-call(struct kcm *kcm, const struct caller *caller, struct batch *b)
+int
+kcm_call(struct kcm *kcm, const struct caller *caller, struct batch *b)
 {
     int r = kcm_exchange(kcm, caller, b);
     return r == 0 ? kcm_reply_status(b, 0) : r;
@@ -43,7 +32,7 @@ kcm_set_offset(struct kcm *kcm, const struct caller *caller, const char *name,
     _cleanup_(batch_free) struct batch b = {0};
     batch_add_named(&b, KCM_OP_SET_KDC_OFFSET, name);
     write_u32(&b.out, (uint32_t)kdc_offset);
-    return call(kcm, caller, &b);
+    return kcm_call(kcm, caller, &b);
 }
 
 int
@@ -56,7 +45,7 @@ kcm_initialize(struct kcm *kcm, const struct caller *caller, const char *name,
     _cleanup_(batch_free) struct batch b = {0};
     batch_add_named(&b, KCM_OP_INITIALIZE, name);
     write_data(&b.out, principal);
-    r = call(kcm, caller, &b);
+    r = kcm_call(kcm, caller, &b);
     /* Heimdal keeps the old offset, or none that was ever set. */
     bool keeps = __atomic_load_n(&kcm->peer, __ATOMIC_RELAXED) == PEER_HEIMDAL;
     if (r == 0 && (kdc_offset != 0 || keeps))
@@ -64,9 +53,8 @@ kcm_initialize(struct kcm *kcm, const struct caller *caller, const char *name,
     return r;
 }
 
-/* Heimdal closes the connection on a longer request: know before. */
-static bool
-fits(struct kcm *kcm, const char *name, size_t len)
+bool
+kcm_fits(struct kcm *kcm, const char *name, size_t len)
 {
     bool heimdal =
         kcm->server == NULL &&
@@ -76,9 +64,8 @@ fits(struct kcm *kcm, const char *name, size_t len)
     return len + strlen(name) + 16 <= most;
 }
 
-/* Is this Heimdal's kcm, or kcmd, which answers as much? */
-static int
-tell_kcmd(struct kcm *kcm, const struct caller *caller, const char *name)
+int
+kcm_tell_kcmd(struct kcm *kcm, const struct caller *caller, const char *name)
 {
     int r = kcm_know_peer(kcm, caller);
     if (r < 0 || kcm->server != NULL ||
@@ -86,7 +73,7 @@ tell_kcmd(struct kcm *kcm, const struct caller *caller, const char *name)
         return r;
     _cleanup_(batch_free) struct batch b = {0};
     batch_add_named(&b, KCM_OP_GET_CRED_LIST, name);
-    r = call(kcm, caller, &b);
+    r = kcm_call(kcm, caller, &b);
     if (r < 0)
         return r;
     int support = r == KCM_UNSUPPORTED ? SUPPORT_NO : SUPPORT_YES;
@@ -104,10 +91,10 @@ kcm_store(struct kcm *kcm, const struct caller *caller, const char *name,
         *stored_out = 0;
     for (size_t i = 0; i < count; i++) {
         if (creds[i].len > KCM_REQUEST_MAX_HEIMDAL / 2) {
-            int r = tell_kcmd(kcm, caller, name);
+            int r = kcm_tell_kcmd(kcm, caller, name);
             if (r < 0)
                 return r;
-            if (!fits(kcm, name, creds[i].len))
+            if (!kcm_fits(kcm, name, creds[i].len))
                 return -EFBIG;
         }
         batch_add_named(&b, KCM_OP_STORE, name);
@@ -129,7 +116,7 @@ kcm_destroy(struct kcm *kcm, const struct caller *caller, const char *name)
     for (int i = 0; i < DESTROY_TRIES && r == KCM_BUSY; i++) {
         _cleanup_(batch_free) struct batch b = {0};
         batch_add_named(&b, KCM_OP_DESTROY, name);
-        r = call(kcm, caller, &b);
+        r = kcm_call(kcm, caller, &b);
     }
     return r;
 }
@@ -139,7 +126,7 @@ kcm_set_default(struct kcm *kcm, const struct caller *caller, const char *name)
 {
     _cleanup_(batch_free) struct batch b = {0};
     batch_add_named(&b, KCM_OP_SET_DEFAULT_CACHE, name);
-    return call(kcm, caller, &b);
+    return kcm_call(kcm, caller, &b);
 }
 
 int
@@ -151,7 +138,7 @@ kcm_move(struct kcm *kcm, const struct caller *caller, const char *from,
     _cleanup_(batch_free) struct batch b = {0};
     batch_add_named(&b, KCM_OP_MOVE_CACHE, from);
     write_string(&b.out, to);
-    int r = call(kcm, caller, &b);
+    int r = kcm_call(kcm, caller, &b);
     if (r == KCM_UNSUPPORTED)
         __atomic_store_n(&kcm->move, SUPPORT_NO, __ATOMIC_RELAXED);
     /* The content has moved; what was there before could not be destroyed
@@ -172,34 +159,23 @@ kcm_default_may_dangle(const struct kcm *kcm)
     return peer == PEER_HEIMDAL || peer == PEER_OTHER;
 }
 
-/* --- replace ----------------------------------------------------------- */
-
-static int
-replace_atomic(struct kcm *kcm, const struct caller *caller, const char *name,
-               const struct kcm_content *content)
+bool
+kcm_can_move(struct kcm *kcm, const struct caller *caller, const char *name)
 {
-    int known = __atomic_load_n(&kcm->replace, __ATOMIC_RELAXED);
-    size_t size = content->principal.len;
-    if (known == SUPPORT_NO)
-        return KCM_UNSUPPORTED;
-    for (size_t i = 0; i < content->count; i++)
-        size += content->creds[i].len + 4;
-    if (!fits(kcm, name, size))
-        return KCM_UNSUPPORTED;
-    _cleanup_(batch_free) struct batch b = {0};
-    batch_add_named(&b, KCM_OP_REPLACE, name);
-    write_u32(&b.out, (uint32_t)content->kdc_offset);
-    write_data(&b.out, content->principal);
-    write_u32(&b.out, (uint32_t)content->count);
-    for (size_t i = 0; i < content->count; i++)
-        write_data32(&b.out, content->creds[i]);
-    int r = call(kcm, caller, &b);
-    if (r == 0)
-        __atomic_store_n(&kcm->replace, SUPPORT_YES, __ATOMIC_RELAXED);
-    /* After a success the same code means that the quota is reached. */
-    if (r == KCM_UNSUPPORTED && known == SUPPORT_YES)
-        return KCM_QUOTA;
-    return r;
+    int move = __atomic_load_n(&kcm->move, __ATOMIC_RELAXED);
+    if (move == SUPPORT_UNKNOWN) {
+        /* A cache moved onto itself stays as it is; one that is not there
+         * is not found: both tell. */
+        _cleanup_(batch_free) struct batch b = {0};
+        batch_add_named(&b, KCM_OP_MOVE_CACHE, name);
+        write_string(&b.out, name);
+        int r = kcm_call(kcm, caller, &b);
+        if (r < 0)
+            return false;
+        move = r == KCM_UNSUPPORTED ? SUPPORT_NO : SUPPORT_YES;
+        __atomic_store_n(&kcm->move, move, __ATOMIC_RELAXED);
+    }
+    return move == SUPPORT_YES;
 }
 
 int
@@ -210,20 +186,6 @@ kcm_fill(struct kcm *kcm, const struct caller *caller, const char *name,
                            content->kdc_offset);
     if (r == 0)
         r = kcm_store(kcm, caller, name, content->creds, content->count, NULL);
-    return r;
-}
-
-static int
-replace_by_move(struct kcm *kcm, const struct caller *caller, const char *name,
-                const struct kcm_content *content)
-{
-    char work[KCM_WORK_NAME_MAX];
-    kcm_work_name(kcm, caller->uid, work);
-    int r = kcm_fill(kcm, caller, work, content);
-    if (r == 0)
-        r = kcm_move(kcm, caller, work, name);
-    if (r != 0)
-        kcm_give_up(kcm, caller, work, NULL, NULL);
     return r;
 }
 
@@ -244,80 +206,6 @@ kcm_content_of(const struct kcm_snapshot *s, struct kcm_content *content,
             (*creds)[content->count++] = (struct data){
                 s->creds[i].bytes->bytes, s->creds[i].bytes->len};
     return 0;
-}
-
-static int
-replace_in_place(struct kcm *kcm, const struct caller *caller,
-                 const char *name, const struct kcm_snapshot *old,
-                 const struct kcm_content *content)
-{
-    _cleanup_(freep) struct data *creds = NULL;
-    struct kcm_content before = {0};
-    char work[KCM_WORK_NAME_MAX] = "";
-    int r = 0;
-    if (old != NULL)
-        r = kcm_content_of(old, &before, &creds);
-    if (r < 0)
-        return r;
-    if (before.count > 0) {
-        kcm_work_name(kcm, caller->uid, work);
-        r = kcm_work_save(kcm, caller, work, name, &before);
-        if (r == KCM_QUOTA) {
-            log_info("no room for a copy of %s while it is replaced", name);
-            kcm_give_up(kcm, caller, work, NULL, NULL); /* what there is */
-            work[0] = '\0';
-        } else if (r != 0) {
-            kcm_give_up(kcm, caller, work, NULL, NULL);
-            return r;
-        }
-    }
-    r = kcm_fill(kcm, caller, name, content);
-    if (r != 0)
-        kcm_give_up(kcm, caller, work, name, creds != NULL ? &before : NULL);
-    else if (work[0] != '\0' && kcm_destroy(kcm, caller, work) != 0)
-        kcm_give_up(kcm, caller, work, NULL, NULL);
-    return r;
-}
-
-int
-kcm_replace(struct kcm *kcm, const struct caller *caller, const char *name,
-            const struct kcm_snapshot *old, const struct kcm_content *content)
-{
-    int r = tell_kcmd(kcm, caller, name);
-    if (r < 0)
-        return r;
-    for (size_t i = 0; i < content->count; i++)
-        if (!fits(kcm, name, content->creds[i].len))
-            return -EFBIG;
-    r = replace_atomic(kcm, caller, name, content);
-    if (r != KCM_UNSUPPORTED)
-        return r;
-    if (kcm_can_move(kcm, caller, name))
-        r = replace_by_move(kcm, caller, name, content);
-    else
-        r = replace_in_place(kcm, caller, name, old, content);
-    if (r == 0)
-        __atomic_store_n(&kcm->replace, SUPPORT_NO, __ATOMIC_RELAXED);
-    return r;
-}
-
-bool
-kcm_can_move(struct kcm *kcm, const struct caller *caller, const char *name)
-{
-    int move = __atomic_load_n(&kcm->move, __ATOMIC_RELAXED);
-    if (move == SUPPORT_UNKNOWN) {
-        /* A cache moved onto itself stays as it is; one that is not there
-         * is not found: both tell. */
-        _cleanup_(batch_free) struct batch b = {0};
-        batch_add_named(&b, KCM_OP_MOVE_CACHE, name);
-        write_string(&b.out, name);
-        int r = call(kcm, caller, &b);
-        if (r < 0)
-            return false;
-        move = r == KCM_UNSUPPORTED ? SUPPORT_NO : SUPPORT_YES;
-        __atomic_store_n(&kcm->move, move, __ATOMIC_RELAXED);
-    }
-    return move == SUPPORT_YES;
 }
 
 /* --- edit -------------------------------------------------------------- */
@@ -456,35 +344,17 @@ remove_each(struct kcm *kcm, const struct caller *caller, const char *name,
     return -EIO;
 }
 
-int
-kcm_edit(struct kcm *kcm, const struct caller *caller, const char *name,
-         const struct kcm_snapshot *old, const bool *remove,
-         const struct data *creds, size_t count)
+/* The old content without what is marked, and creds. */
+static int
+edited_content(const struct kcm_snapshot *old, const bool *remove,
+               const struct data *creds, size_t count,
+               struct kcm_content *content, struct data **all_out)
 {
-    bool any = false;
-    for (size_t i = 0; i < old->count; i++)
-        any |= remove[i];
-    if (!any)
-        return kcm_store(kcm, caller, name, creds, count, NULL);
-    /* What is new comes first: if it is refused, nothing is lost. */
-    bool supported =
-        __atomic_load_n(&kcm->remove, __ATOMIC_RELAXED) != SUPPORT_NO &&
-        !kcm_moves_default(kcm) && !removes_new(old, remove, creds, count);
-    int r = KCM_UNSUPPORTED;
-    if (supported && count > 0)
-        r = kcm_store(kcm, caller, name, creds, count, NULL);
-    if (supported && count > 0 && r != 0)
-        return r;
-    if (supported)
-        r = remove_each(kcm, caller, name, old, remove);
-    if (r != KCM_UNSUPPORTED)
-        return r;
-
-    _cleanup_(freep) struct data *all =
-                  calloc(old->count + count + 1, sizeof(*all));
+    struct data *all = calloc(old->count + count + 1, sizeof(*all));
+    *all_out = all;
     if (all == NULL)
         return -ENOMEM;
-    struct kcm_content content = {
+    *content = (struct kcm_content){
         .principal = {old->principal->bytes, old->principal->len},
         .kdc_offset = old->kdc_offset,
         .creds = all,
@@ -492,9 +362,54 @@ kcm_edit(struct kcm *kcm, const struct caller *caller, const char *name,
     for (size_t i = 0; i < old->count; i++) {
         struct blob *b = old->creds[i].bytes;
         if (!remove[i] && b != NULL && b->len > 0)
-            all[content.count++] = (struct data){b->bytes, b->len};
+            all[content->count++] = (struct data){b->bytes, b->len};
     }
     for (size_t i = 0; i < count; i++)
-        all[content.count++] = creds[i];
-    return kcm_replace(kcm, caller, name, old, &content);
+        all[content->count++] = creds[i];
+    return 0;
+}
+
+/* Edit by STORE and REMOVE_CRED; KCM_UNSUPPORTED: nothing was done. */
+static int
+edit_each(struct kcm *kcm, const struct caller *caller, const char *name,
+          const struct kcm_snapshot *old, const bool *remove,
+          const struct data *creds, size_t count)
+{
+    struct kcm_content before;
+    _cleanup_(freep) struct data *live = NULL;
+    if (kcm_moves_default(kcm) || removes_new(old, remove, creds, count) ||
+        __atomic_load_n(&kcm->remove, __ATOMIC_RELAXED) == SUPPORT_NO)
+        return KCM_UNSUPPORTED;
+    size_t stored = 0;
+    int r = kcm_content_of(old, &before, &live);
+    /* What is new comes first: if it is refused, nothing is lost. */
+    if (r == 0)
+        r = kcm_store(kcm, caller, name, creds, count, &stored);
+    if (r == 0)
+        r = remove_each(kcm, caller, name, old, remove);
+    if (r != 0 && (r != KCM_UNSUPPORTED || stored > 0))
+        kcm_give_up(kcm, caller,
+                    &(struct kcm_undo){.target = name,
+                                       .before = &before,
+                                       .only_if_gone = stored == 0});
+    return r;
+}
+
+int
+kcm_edit(struct kcm *kcm, const struct caller *caller, const char *name,
+         const struct kcm_snapshot *old, const bool *remove,
+         const struct data *creds, size_t count)
+{
+    struct kcm_content content;
+    _cleanup_(freep) struct data *all = NULL;
+    bool any = false;
+    for (size_t i = 0; i < old->count; i++)
+        any |= remove[i];
+    if (!any)
+        return kcm_store(kcm, caller, name, creds, count, NULL);
+    int r = edit_each(kcm, caller, name, old, remove, creds, count);
+    if (r != KCM_UNSUPPORTED)
+        return r;
+    r = edited_content(old, remove, creds, count, &content, &all);
+    return r == 0 ? kcm_replace(kcm, caller, name, old, &content) : r;
 }

@@ -135,6 +135,9 @@ describe_ticket_enctype(struct data ticket, int32_t *enctype_out)
         krb5_decode_ticket(&encoded, &decoded) != 0)
         return false;
     *enctype_out = decoded->enc_part.enctype;
+    /* A copy that libkrb5 would free as it is. */
+    krb5_data *copy = &decoded->enc_part.ciphertext;
+    explicit_bzero(copy->data, copy->length);
     krb5_free_ticket(context, decoded);
     return true;
 }

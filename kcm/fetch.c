@@ -163,6 +163,14 @@ sane_offset(const struct kcm *kcm, const struct batch *b, unsigned n)
     return pointer && heimdal ? 0 : offset;
 }
 
+static void
+add_meta(struct batch *b, const char *name)
+{
+    batch_add_named(b, KCM_OP_GET_PRINCIPAL, name);
+    batch_add_named(b, KCM_OP_GET_KDC_OFFSET, name);
+}
+
+/* The replies to add_meta(), the nth of b and the next. */
 static int
 take_meta(const struct kcm *kcm, const struct batch *b, unsigned n,
           struct kcm_snapshot *s)
@@ -182,8 +190,16 @@ take_meta(const struct kcm *kcm, const struct batch *b, unsigned n,
         return -EIO;
     }
     s->kdc_offset = sane_offset(kcm, b, n + 1);
+    blob_unref(s->principal);
     s->principal = blob_new(p.raw.p, p.raw.len);
     return s->principal != NULL ? 0 : -ENOMEM;
+}
+
+static void
+set_meta(struct kcm_snapshot *s, const struct kcm_snapshot *from)
+{
+    s->kdc_offset = from->kdc_offset;
+    s->principal = blob_ref(from->principal);
 }
 
 /* The reply to a GET_CRED_UUID_LIST. */
@@ -255,22 +271,16 @@ take_each(struct kcm_snapshot *s, const struct batch *b, unsigned first)
     return 0;
 }
 
-/* Requests for what s misses; true if by GET_CRED_LIST. */
-static bool
-add_creds(const struct kcm *kcm, struct batch *b, const char *name,
-          const struct kcm_snapshot *s, size_t missing)
+/* One request for each credential that s misses. */
+static void
+add_each(struct batch *b, const char *name, const struct kcm_snapshot *s)
 {
-    if (use_cred_list(kcm, missing)) {
-        batch_add_named(b, KCM_OP_GET_CRED_LIST, name);
-        return true;
-    }
     for (size_t i = 0; i < s->count; i++) {
         if (!is_missing(&s->creds[i]))
             continue;
         batch_add_named(b, KCM_OP_GET_CRED_BY_UUID, name);
         write_bytes(&b->out, s->creds[i].uuid, KCM_UUID_LEN);
     }
-    return false;
 }
 
 /* GET_CRED_LIST was answered: learn from it, take it.  CHANGED: try again. */
@@ -290,13 +300,37 @@ take_list_reply(struct kcm *kcm, struct kcm_snapshot *s, const struct batch *b,
 }
 
 /*
- * One try to complete s: 0 when the list of UUIDs was the same before and
- * after; CHANGED: it is *list_out now.
+ * Complete s, whose principal is not known yet if it is NULL, by the UUIDs it
+ * misses.  A credential that is there after the principal was read tells that
+ * both are of one cache: an INITIALIZE between would have ended it.  CHANGED:
+ * one has gone since it was listed.
  */
 static int
-complete(struct kcm *kcm, const struct caller *caller, const char *name,
-         struct kcm_snapshot *s, size_t missing, bool one_by_one,
-         struct blob **list_out)
+complete_by_uuid(struct kcm *kcm, const struct caller *caller,
+                 const char *name, struct kcm_snapshot *s)
+{
+    _cleanup_(batch_free) struct batch b = {0};
+    unsigned first = 0;
+    if (s->principal == NULL) {
+        add_meta(&b, name);
+        first = b.count;
+    }
+    add_each(&b, name, s);
+    int r = kcm_exchange(kcm, caller, &b);
+    if (r == 0 && s->principal == NULL)
+        r = take_meta(kcm, &b, 0, s);
+    return r == 0 ? take_each(s, &b, first) : r;
+}
+
+/*
+ * The same by a list of all, or of a cache of which nothing is missing: 0
+ * when the list of UUIDs was the same before and after.  CHANGED: it is
+ * *list_out now.
+ */
+static int
+complete_checked(struct kcm *kcm, const struct caller *caller,
+                 const char *name, struct kcm_snapshot *s, size_t missing,
+                 struct blob **list_out)
 {
     enum {
         PRINCIPAL,
@@ -304,11 +338,12 @@ complete(struct kcm *kcm, const struct caller *caller, const char *name,
         CREDS
     };
     _cleanup_(batch_free) struct batch b = {0};
-    bool list = false;
-    batch_add_named(&b, KCM_OP_GET_PRINCIPAL, name);
-    batch_add_named(&b, KCM_OP_GET_KDC_OFFSET, name);
-    if (missing > 0)
-        list = add_creds(kcm, &b, name, s, one_by_one ? 1 : missing);
+    bool list = missing > 0 && use_cred_list(kcm, missing);
+    add_meta(&b, name);
+    if (list)
+        batch_add_named(&b, KCM_OP_GET_CRED_LIST, name);
+    else
+        add_each(&b, name, s);
     batch_add_named(&b, KCM_OP_GET_CRED_UUID_LIST, name);
     int r = kcm_exchange(kcm, caller, &b);
     struct data after;
@@ -328,58 +363,71 @@ complete(struct kcm *kcm, const struct caller *caller, const char *name,
     return r != 0 ? r : same_uuids(s, after) ? 0 : CHANGED;
 }
 
-/* The cache changed: uuids is its list now.  A new snapshot of it. */
+/*
+ * The cache changed: uuids is its list now.  A new snapshot of it.  meta has
+ * the principal and offset as read after that list; NULL: not asked.
+ */
 static int
 fetch_changed(struct kcm *kcm, const struct caller *caller, const char *name,
               struct data uuids, const struct kcm_snapshot *old,
-              struct kcm_snapshot **out)
+              const struct kcm_snapshot *meta, struct kcm_snapshot **out)
 {
     _cleanup_(kcm_snapshot_unrefp) struct kcm_snapshot *have = NULL;
     _cleanup_(blob_unrefp) struct blob *list = NULL;
     for (int tries = 0; tries < FETCH_TRIES; tries++) {
         _cleanup_(kcm_snapshot_unrefp) struct kcm_snapshot *s =
                       snapshot_new(uuids);
-        struct blob *after = NULL;
+        _cleanup_(blob_unrefp) struct blob *after = NULL;
         size_t missing;
         if (s == NULL)
             return -ENOMEM;
         int r = inherit(s, have != NULL ? have : old, &missing);
-        if (r == 0)
-            r = complete(kcm, caller, name, s, missing, tries > 2, &after);
-        blob_unref(list);
-        list = after;
+        /* What is left of the old credentials has the old principal. */
+        if (tries == 0 && meta == NULL && missing < s->count)
+            meta = old;
+        if (tries == 0 && meta != NULL)
+            set_meta(s, meta);
+        if (r == 0 && tries == 0 && missing > 0 &&
+            !use_cred_list(kcm, missing))
+            r = complete_by_uuid(kcm, caller, name, s);
+        else if (r == 0)
+            r = complete_checked(kcm, caller, name, s,
+                                 tries > 2 ? 1 : missing, &after);
         if (r == 0)
             *out = take(s);
-        if (r != CHANGED || list == NULL)
+        if (r != CHANGED)
             return r;
         kcm_snapshot_unref(have);
         have = take(s); /* what arrived need not be asked for again */
+        if (after == NULL)
+            continue;
+        blob_unref(list);
+        list = take(after);
         uuids = (struct data){list->bytes, list->len};
     }
     log_warn("cache %s changes faster than it can be read", name);
     return -EAGAIN;
 }
 
-/* CHANGED if the principal or the offset of old, whose list did not change,
- * did. */
-static int
-check_meta(struct kcm *kcm, const struct batch *b,
-           const struct kcm_snapshot *old, struct kcm_known *known)
+static bool
+same_meta(const struct kcm_snapshot *a, const struct kcm_snapshot *b)
 {
-    _cleanup_(kcm_snapshot_unrefp) struct kcm_snapshot *s =
-                  snapshot_new((struct data){NULL, 0});
-    if (s == NULL)
-        return -ENOMEM;
-    int r = take_meta(kcm, b, 1, s);
-    if (r != 0)
-        return r;
-    known->meta_ms = now_ms();
-    if (s->kdc_offset == old->kdc_offset &&
-        s->principal->len == old->principal->len &&
-        memcmp(s->principal->bytes, old->principal->bytes,
-               s->principal->len) == 0)
-        return 0;
-    return CHANGED;
+    return a->kdc_offset == b->kdc_offset &&
+           a->principal->len == b->principal->len &&
+           memcmp(a->principal->bytes, b->principal->bytes,
+                  a->principal->len) == 0;
+}
+
+/* Is the list of UUIDs enough to ask for now?  On sssd, where each request
+ * costs: of what is not known, or was asked for in full a moment ago. */
+static bool
+is_list_enough(const struct kcm *kcm, const struct kcm_known *known)
+{
+    const struct kcm_snapshot *old = known->snapshot;
+    if (__atomic_load_n(&kcm->peer, __ATOMIC_RELAXED) != PEER_SSSD)
+        return false;
+    return old == NULL ||
+           (old->count > 0 && now_ms() - known->meta_ms < META_MS);
 }
 
 int
@@ -389,38 +437,36 @@ kcm_fetch_as_is(struct kcm *kcm, const struct caller *caller, const char *name,
     int r = kcm_know_peer(kcm, caller);
     if (r < 0)
         return r;
-    struct kcm_snapshot *old = known->snapshot;
-    bool sssd = __atomic_load_n(&kcm->peer, __ATOMIC_RELAXED) == PEER_SSSD;
-    bool list_only = sssd && old != NULL && old->count > 0 &&
-                     now_ms() - known->meta_ms < META_MS;
+    struct kcm_snapshot *old = known->snapshot, *fresh = NULL;
+    _cleanup_(kcm_snapshot_unrefp) struct kcm_snapshot *meta = NULL;
     _cleanup_(batch_free) struct batch b = {0};
     batch_add_named(&b, KCM_OP_GET_CRED_UUID_LIST, name);
-    if (!list_only) {
-        batch_add_named(&b, KCM_OP_GET_PRINCIPAL, name);
-        batch_add_named(&b, KCM_OP_GET_KDC_OFFSET, name);
+    if (!is_list_enough(kcm, known)) {
+        meta = snapshot_new((struct data){NULL, 0});
+        if (meta == NULL)
+            return -ENOMEM;
+        add_meta(&b, name);
     }
     r = kcm_exchange(kcm, caller, &b);
     struct data uuids;
     if (r == 0)
         r = take_uuids(&b, 0, &uuids);
+    if (r == 0 && meta != NULL)
+        r = take_meta(kcm, &b, 1, meta);
     if (r != 0)
         return r;
-    if (old != NULL && same_uuids(old, uuids)) {
-        r = list_only ? 0 : check_meta(kcm, &b, old, known);
-        if (r != CHANGED)
-            return r;
-    } else if (!list_only) {
-        r = kcm_reply_status(&b, 1);
-        if (r != 0 || batch_reply(&b, 1).body.len == 0)
-            return r != 0 ? r : KCM_NOT_FOUND;
+    bool unchanged = old != NULL && same_uuids(old, uuids) &&
+                     (meta == NULL || same_meta(meta, old));
+    if (!unchanged)
+        r = fetch_changed(kcm, caller, name, uuids, old, meta, &fresh);
+    if (r != 0)
+        return r;
+    if (meta != NULL || old == NULL)
+        known->meta_ms = now_ms();
+    if (fresh != NULL) {
+        kcm_snapshot_unref(old);
+        known->snapshot = fresh;
     }
-    struct kcm_snapshot *fresh = NULL;
-    r = fetch_changed(kcm, caller, name, uuids, old, &fresh);
-    if (r != 0)
-        return r;
-    kcm_snapshot_unref(old);
-    known->snapshot = fresh;
-    known->meta_ms = now_ms();
     return 0;
 }
 

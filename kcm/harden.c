@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <stdbool.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -49,6 +50,17 @@ harden_start(void)
         files.rlim_cur = files.rlim_max < 65536 ? files.rlim_max : 65536;
         (void)setrlimit(RLIMIT_NOFILE, &files);
     }
+}
+
+void
+harden_memory(void)
+{
+    struct rlimit limit;
+    /* Under a limit it would make later allocations fail. */
+    if (IS_INSPECTABLE || getrlimit(RLIMIT_MEMLOCK, &limit) != 0 ||
+        limit.rlim_cur != RLIM_INFINITY)
+        return;
+    (void)mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);
 }
 
 static int

@@ -21,6 +21,13 @@
 void harden_start(void);
 
 /*
+ * Keep all memory that is ever used from being swapped out, where the limit
+ * allows any amount: also what libraries copy, stacks and buffers.  Needs
+ * CAP_IPC_LOCK where there is no such limit.
+ */
+void harden_memory(void);
+
+/*
  * Give up every capability but those in keep (and keep no more of them than
  * there are), empty the bounding, inheritable and ambient sets, and set
  * no_new_privs.  Capabilities belong to a thread: no other may run yet.

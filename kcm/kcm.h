@@ -10,6 +10,8 @@
 #ifndef KCM_KCM_H
 #define KCM_KCM_H
 
+#include <time.h>
+
 #include "bytes.h"
 #include "proto.h"
 #include "wait.h"
@@ -188,7 +190,7 @@ bool kcm_default_may_dangle(const struct kcm *kcm);
 /* The longest content that the daemon can take as one credential. */
 size_t kcm_cred_max(const struct kcm *kcm);
 
-/* --- for session.c and commit.c alone ---------------------------------- */
+/* --- for the rest of kcm/ alone ---------------------------------------- */
 #ifdef KCM_INTERNAL
 #include "rpc.h"
 
@@ -215,6 +217,7 @@ struct kcm {
     int cred_list, replace, remove, move;
     /* recover.c: */
     pthread_mutex_t lock; /* of what follows; a leaf */
+    time_t started;
     struct turn recovering;
     struct pending *pending;
     uid_t *checked; /* uids whose leftovers were looked for */

@@ -21,6 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "confine.h"
 #include "fault.h"
 #include "harden.h"
 #include "log.h"
@@ -236,7 +237,10 @@ serve(const struct settings *s, int listen_fd, int report_fd)
     sigaddset(&signals, SIGINT);
     sigprocmask(SIG_BLOCK, &signals, NULL);
     int stop_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    harden_memory();
     int result = stop_fd < 0 ? -errno : harden_drop(0);
+    if (result == 0)
+        result = confine(CONFINE_KCMD, s->socket);
     if (result == 0)
         result = kcm_server_new(&s->limits, &server);
     if (result != 0) {

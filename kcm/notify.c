@@ -36,3 +36,12 @@ notify_systemd(const char *state)
         log_debug("cannot notify systemd: %s", strerror(errno));
     close(fd);
 }
+
+int64_t
+notify_watchdog_ms(void)
+{
+    const char *us = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
+    if (us == NULL || (pid != NULL && atol(pid) != (long)getpid()))
+        return 0;
+    return atoll(us) / 1000;
+}

@@ -4,11 +4,16 @@
 #ifndef KCM_NOTIFY_H
 #define KCM_NOTIFY_H
 
+#include <stdint.h>
+
 /*
  * Send state, as "READY=1" or "STOPPING=1", to the socket that systemd
  * named in NOTIFY_SOCKET.  Without one nothing happens; a failure is not
  * worth more than a debug line.  Protocol: sd_notify(3).
  */
 void notify_systemd(const char *state);
+
+/* How often, in ms, systemd wants to hear "WATCHDOG=1"; 0: not at all. */
+int64_t notify_watchdog_ms(void);
 
 #endif

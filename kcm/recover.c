@@ -4,9 +4,9 @@
  */
 #define KCM_INTERNAL
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,6 +19,8 @@
 #define AT_ONCE_MS  2000
 #define RETRY_MS    250
 #define RETRY_COUNT (4 * 60 * 60 * 4)
+/* No change takes as long. */
+#define ABANDONED_S (30 * 60)
 
 /* Something to put right.  Owned by kcm->pending until it is. */
 struct pending {
@@ -27,6 +29,7 @@ struct pending {
     char work[KCM_WORK_NAME_MAX];
     char *target; /* NULL: only the work cache is to go */
     bool had_content;
+    bool only_if_gone;
     struct blob *principal;
     int32_t kdc_offset;
     struct blob **creds;
@@ -37,8 +40,8 @@ void
 kcm_work_name(struct kcm *kcm, uid_t uid, char name[KCM_WORK_NAME_MAX])
 {
     unsigned n = __atomic_add_fetch(&kcm->works, 1, __ATOMIC_RELAXED);
-    snprintf(name, KCM_WORK_NAME_MAX, "%u:" KCM_WORK_PREFIX "%d-%u", uid,
-             (int)getpid(), n);
+    snprintf(name, KCM_WORK_NAME_MAX, "%u:" KCM_WORK_PREFIX "%d-%lld-%u", uid,
+             (int)getpid(), (long long)time(NULL), n);
 }
 
 int
@@ -70,15 +73,17 @@ pending_free(struct pending *p)
 DEFINE_CLEANUP(struct pending *, pending_free)
 
 static struct pending *
-pending_new(const struct caller *caller, const char *work, const char *target,
-            const struct kcm_content *before)
+pending_new(const struct caller *caller, const struct kcm_undo *undo)
 {
+    const struct kcm_content *before = undo->before;
     _cleanup_(pending_freep) struct pending *p = calloc(1, sizeof(*p));
     if (p == NULL)
         return NULL;
     p->caller = *caller;
-    snprintf(p->work, sizeof(p->work), "%s", work);
-    if (target != NULL && (p->target = strdup(target)) == NULL)
+    p->only_if_gone = undo->only_if_gone;
+    snprintf(p->work, sizeof(p->work), "%s",
+             undo->work != NULL ? undo->work : "");
+    if (undo->target != NULL && (p->target = strdup(undo->target)) == NULL)
         return NULL;
     if (before == NULL)
         return take(p);
@@ -97,11 +102,27 @@ pending_new(const struct caller *caller, const char *work, const char *target,
     return take(p);
 }
 
+/* 0: it is there; KCM_NOT_FOUND. */
 static int
-put_back(struct kcm *kcm, const struct caller *caller, const struct pending *p)
+look_for(struct kcm *kcm, const struct caller *caller, const char *name)
+{
+    struct kcm_known known = {0};
+    int r = kcm_fetch_as_is(kcm, caller, name, &known);
+    kcm_snapshot_unref(known.snapshot);
+    return r;
+}
+
+static int
+put_back(struct kcm *kcm, const struct caller *caller, struct pending *p)
 {
     if (p->target == NULL)
         return 0;
+    if (p->only_if_gone) {
+        int r = look_for(kcm, caller, p->target);
+        if (r != KCM_NOT_FOUND)
+            return r;
+        p->only_if_gone = false; /* it may be there in part from now on */
+    }
     if (!p->had_content) {
         int r = kcm_destroy(kcm, caller, p->target);
         return r == KCM_NOT_FOUND ? 0 : r;
@@ -117,11 +138,15 @@ put_back(struct kcm *kcm, const struct caller *caller, const struct pending *p)
         .creds = creds,
         .count = p->count,
     };
-    return kcm_fill(kcm, caller, p->target, &content);
+    int r = kcm_fill(kcm, caller, p->target, &content);
+    if (r == 0)
+        log_info("cache %s is again as before the change that failed",
+                 p->target);
+    return r;
 }
 
 static int
-settle(struct kcm *kcm, const struct caller *caller, const struct pending *p)
+settle(struct kcm *kcm, const struct caller *caller, struct pending *p)
 {
     int r = put_back(kcm, caller, p);
     if (r == 0 && p->work[0] != '\0') {
@@ -129,9 +154,6 @@ settle(struct kcm *kcm, const struct caller *caller, const struct pending *p)
         if (r == KCM_NOT_FOUND)
             r = 0;
     }
-    if (r == 0 && p->target != NULL)
-        log_info("cache %s is again as before the change that failed",
-                 p->target);
     return r;
 }
 
@@ -218,19 +240,21 @@ retry_later(struct kcm *kcm, const struct caller *caller)
 }
 
 void
-kcm_give_up(struct kcm *kcm, const struct caller *caller, const char *work,
-            const char *target, const struct kcm_content *before)
+kcm_give_up(struct kcm *kcm, const struct caller *caller,
+            const struct kcm_undo *undo)
 {
     struct caller patient = *caller;
-    struct pending *p = pending_new(caller, work, target, before);
+    struct pending *p = pending_new(caller, undo);
     if (p == NULL) {
         log_error("no memory to put cache %s back as it was",
-                  target != NULL ? target : work);
+                  undo->target != NULL ? undo->target : undo->work);
         return;
     }
     pthread_mutex_lock(&kcm->lock);
-    p->next = kcm->pending;
-    kcm->pending = p;
+    struct pending **end = &kcm->pending;
+    while (*end != NULL)
+        end = &(*end)->next;
+    *end = p;
     pthread_mutex_unlock(&kcm->lock);
     if (try_settle(kcm, &patient, AT_ONCE_MS) != 0)
         retry_later(kcm, caller);
@@ -252,16 +276,24 @@ kcm_pending_free(struct kcm *kcm)
 
 /* --- leftovers of a process that died ---------------------------------- */
 
-/* Is it the work cache of a process that is no more? */
+/* Is it the work cache of a process that is no more?  One of our own number
+ * may be of the last boot, or the last start of our container. */
 static bool
-is_leftover(const char *name, uid_t uid)
+is_leftover(const struct kcm *kcm, const char *name, uid_t uid)
 {
-    char prefix[32];
+    char prefix[32], proc[32];
     int pid = 0;
+    long long made = 0;
+    struct stat st;
     int n = snprintf(prefix, sizeof(prefix), "%u:" KCM_WORK_PREFIX, uid);
-    return strncmp(name, prefix, (size_t)n) == 0 &&
-           sscanf(name + n, "%d-", &pid) == 1 && pid > 0 && pid != getpid() &&
-           kill(pid, 0) != 0 && errno == ESRCH;
+    if (strncmp(name, prefix, (size_t)n) != 0 ||
+        sscanf(name + n, "%d-%lld-", &pid, &made) != 2)
+        return false;
+    if (pid == getpid())
+        return made < kcm->started;
+    snprintf(proc, sizeof(proc), "/proc/%d", pid);
+    return made + ABANDONED_S < time(NULL) ||
+           (stat(proc, &st) != 0 && errno == ENOENT);
 }
 
 /* The cache that a work cache was saved from, and without its mark. */
@@ -346,7 +378,7 @@ check_leftovers(struct kcm *kcm, const struct caller *caller)
     _cleanup_(kcm_listing_freep) struct kcm_listing *l = NULL;
     int r = kcm_list_all(kcm, caller, NULL, &l);
     for (size_t i = 0; r == 0 && i < l->count; i++)
-        if (is_leftover(l->caches[i].name, caller->uid))
+        if (is_leftover(kcm, l->caches[i].name, caller->uid))
             r = recover_leftover(kcm, caller, l->caches[i].name);
     return r;
 }

@@ -30,6 +30,7 @@ kcm_new(const struct kcm_config *config, struct kcm **kcm_out)
     kcm->timeout_ms = config->timeout_ms;
     pthread_mutex_init(&kcm->lock, NULL);
     turn_init(&kcm->recovering, 1);
+    kcm->started = time(NULL);
     int r = 0;
     if (config->socket_path != NULL)
         r = pool_new(config->socket_path, &kcm->pool);

@@ -87,11 +87,17 @@ wake_interrupt(struct wake *w)
     nudge(w);
 }
 
+static bool
+is_interrupted(const struct caller *caller)
+{
+    return __atomic_load_n(&caller->wake->interrupted, __ATOMIC_ACQUIRE);
+}
+
 int
 wait_fd(int fd, short events, const struct caller *caller)
 {
     for (;;) {
-        if (__atomic_load_n(&caller->wake->interrupted, __ATOMIC_ACQUIRE))
+        if (is_interrupted(caller))
             return -EINTR;
         int64_t left = caller->deadline - now_ms();
         if (left <= 0)
@@ -107,7 +113,7 @@ wait_fd(int fd, short events, const struct caller *caller)
             return 0;
         if (n > 0 && p[1].revents != 0) {
             clear(caller->wake);
-            if (fd < 0)
+            if (fd < 0 && !is_interrupted(caller))
                 return 0;
         }
     }

@@ -165,3 +165,8 @@ def rename_over(user, path, data, temp=None):
     temp = temp or path + ".AbC123"
     put(user, temp, data)
     user.call(os.rename, temp, path)
+
+
+def opened(user, path, flags=os.O_RDWR, mode=0o600):
+    """A descriptor opened as the user; whoever uses it acts as the user."""
+    return user.call(os.open, path, flags, mode)

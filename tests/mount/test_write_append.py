@@ -10,8 +10,8 @@ import clients
 from harness import ALL, test
 from made import made_cache
 from util import check, eq, raises
-from writing import (CREATE_FORMS, FORMS, Subject, append, pieces_of, put,
-                     rename_over)
+from writing import (CREATE_FORMS, FORMS, Subject, append, opened, pieces_of,
+                     put, rename_over)
 
 EXCL = os.O_RDWR | os.O_CREAT | os.O_EXCL
 
@@ -106,22 +106,20 @@ def each_is_stored_when_whole(t):
     data = s.cache(*creds).bytes()
     ends = [len(s.cache(*creds[:n]).bytes()) for n in range(4)]
 
-    def body():
-        fd = os.open(s.path("collection"), EXCL, 0o600)
-        try:
-            os.write(fd, data[:ends[0] - 1])
-            check(s.gone(), "made before its principal was whole")
-            at = ends[0] - 1
-            for n, end in enumerate(ends):
-                os.write(fd, data[at:end])
-                eq(len(s.in_kcm().creds), n, "tickets in KCM")
-                at = end + 7
-                if n < 3:
-                    os.write(fd, data[end:at])
-                eq(len(s.in_kcm().creds), n, "tickets with a cut one")
-        finally:
-            os.close(fd)
-    s.u.call(body)
+    fd = opened(s.u, s.path("collection"), EXCL, 0o600)
+    try:
+        os.write(fd, data[:ends[0] - 1])
+        check(s.gone(), "made before its principal was whole")
+        at = ends[0] - 1
+        for n, end in enumerate(ends):
+            os.write(fd, data[at:end])
+            eq(len(s.in_kcm().creds), n, "tickets in KCM")
+            at = end + 7
+            if n < 3:
+                os.write(fd, data[end:at])
+            eq(len(s.in_kcm().creds), n, "tickets with a cut one")
+    finally:
+        os.close(fd)
     s.holds(*creds)
 
 
@@ -134,20 +132,18 @@ def append_with_a_stale_offset(t):
     have = [s.tgt()]
     s.make(*have)
 
-    def body():
-        a = os.open(s.path("by-name"), os.O_RDWR | os.O_APPEND)
-        b = os.open(s.path("collection"), os.O_WRONLY | os.O_APPEND)
-        c = os.open(s.path("krb5cc"), os.O_RDWR)
-        os.lseek(c, 0, os.SEEK_END)
-        for fd in (a, b, c, a, b, c, b, a):
-            have.append(s.ticket())
-            os.write(fd, have[-1].bytes())
-            made_new = s.ticket()
-            eq(s.wire.store(s.name, made_new.bytes()).name, "OK")
-            have.append(made_new)
-        for fd in (a, b, c):
-            os.close(fd)
-    s.u.call(body)
+    a = opened(s.u, s.path("by-name"), os.O_RDWR | os.O_APPEND)
+    b = opened(s.u, s.path("collection"), os.O_WRONLY | os.O_APPEND)
+    c = opened(s.u, s.path("krb5cc"), os.O_RDWR)
+    os.lseek(c, 0, os.SEEK_END)
+    for fd in (a, b, c, a, b, c, b, a):
+        have.append(s.ticket())
+        os.write(fd, have[-1].bytes())
+        made_new = s.ticket()
+        eq(s.wire.store(s.name, made_new.bytes()).name, "OK")
+        have.append(made_new)
+    for fd in (a, b, c):
+        os.close(fd)
     s.holds(*have, forms=FORMS)
 
 
@@ -202,19 +198,17 @@ def flush_comes_early_and_often(t):
     creds = [s.tgt(), s.ticket()]
     data = s.cache(*creds).bytes()
 
-    def body():
-        fd = os.open(s.path("collection"), EXCL, 0o600)
-        os.close(os.dup(fd))
-        for piece in (data[:4], data[4:-300], data[-300:]):
-            os.write(fd, piece)
-            try:
-                os.close(os.dup(fd))
-            except OSError as e:        # cut in a record is told, no more
-                eq(e.errno, errno.EINVAL)
-            os.close(os.open(s.path("collection"), os.O_RDONLY))
-        os.fsync(fd)
-        os.close(fd)
-    s.u.call(body)
+    fd = opened(s.u, s.path("collection"), EXCL, 0o600)
+    os.close(os.dup(fd))
+    for piece in (data[:4], data[4:-300], data[-300:]):
+        os.write(fd, piece)
+        try:
+            os.close(os.dup(fd))
+        except OSError as e:        # cut in a record is told, no more
+            eq(e.errno, errno.EINVAL)
+        os.close(opened(s.u, s.path("collection"), os.O_RDONLY))
+    os.fsync(fd)
+    os.close(fd)
     s.holds(*creds)
     # shell redirection
     s.u.write(os.path.join(s.u.home, "f"), s.cache(creds[0]).bytes())

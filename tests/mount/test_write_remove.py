@@ -12,7 +12,7 @@ from harness import ALL, test
 from tree import ticket_name
 from util import check, eq, raises
 from writing import (FORMS, HEIMDAL_MARK, MIT_MARK, Subject, append,
-                     is_tombstone, patch, put, tombstone)
+                     is_tombstone, opened, patch, put, tombstone)
 
 
 @test(*ALL)
@@ -110,35 +110,31 @@ def offsets_are_stable_while_open(t):
     have = [s.tgt()] + [s.ticket() for _ in range(4)]
     s.make(*have)
     before = s.u.read(s.path())
-
-    def body():
-        held = os.open(s.path(), os.O_RDWR)
-        eq(os.pread(held, 1 << 20, 0), before)
-        patch(s.u, s.path("uuid"), have[1].bytes(),
-              tombstone(have[1], MIT_MARK))
-        append(s.u, s.path("collection"), new.bytes())
-        if t.on != "sssd":
-            clients.ccall(s.u, "remove", "KCM:" + s.name,
-                          str(have[3].server))
-            have.pop(3)
-        clients.ccall(s.u, "store", "KCM:" + s.name, "kcm/x@EXAMPLE.COM",
-                      "18")
-        for form in ("by-name", "collection"):
-            now = ccfile.parse(s.u.read(s.path(form)))
-            live = [c for c in now.creds if not is_tombstone(c)]
-            eq(sorted(map(str, (c.server for c in live))),
-               sorted(str(c.server) for c in s.in_kcm().creds))
-            data = s.u.read(s.path(form))
-            for cred in have[2:]:
-                eq(data.find(cred.bytes()), before.find(cred.bytes()),
-                   "offset of %s" % cred.server)
-        # the second removal goes by the offset that was seen at the start
-        at = before.index(have[-1].bytes())
-        os.pwrite(held, tombstone(have[-1], MIT_MARK), at)
-        os.close(held)
-
     new = s.ticket()
-    s.u.call(body)
+    held = opened(s.u, s.path(), os.O_RDWR)
+    eq(os.pread(held, 1 << 20, 0), before)
+    patch(s.u, s.path("uuid"), have[1].bytes(),
+          tombstone(have[1], MIT_MARK))
+    append(s.u, s.path("collection"), new.bytes())
+    if t.on != "sssd":
+        clients.ccall(s.u, "remove", "KCM:" + s.name,
+                      str(have[3].server))
+        have.pop(3)
+    clients.ccall(s.u, "store", "KCM:" + s.name, "kcm/x@EXAMPLE.COM",
+                  "18")
+    for form in ("by-name", "collection"):
+        now = ccfile.parse(s.u.read(s.path(form)))
+        live = [c for c in now.creds if not is_tombstone(c)]
+        eq(sorted(map(str, (c.server for c in live))),
+           sorted(str(c.server) for c in s.in_kcm().creds))
+        data = s.u.read(s.path(form))
+        for cred in have[2:]:
+            eq(data.find(cred.bytes()), before.find(cred.bytes()),
+               "offset of %s" % cred.server)
+    # the second removal goes by the offset that was seen at the start
+    at = before.index(have[-1].bytes())
+    os.pwrite(held, tombstone(have[-1], MIT_MARK), at)
+    os.close(held)
     gone = [have.pop(1), have.pop()]
     names = s.in_kcm().servers()
     for cred in gone:
@@ -264,13 +260,11 @@ def removed_entries_in_what_is_written(t):
     put(s.u, s.path("collection"), data,
         flags=os.O_RDWR | os.O_TRUNC)
 
-    def body():
-        fd = os.open(s.path(), os.O_RDWR)
-        gone = live[1].bytes()
-        at = os.pread(fd, 1 << 20, 0).index(gone)
-        os.pwrite(fd, tombstone(live[1], MIT_MARK), at)
-        eq(len(s.in_kcm().creds), 1)
-        os.pwrite(fd, gone, at)
-        os.close(fd)
-    s.u.call(body)
+    fd = opened(s.u, s.path(), os.O_RDWR)
+    gone = live[1].bytes()
+    at = os.pread(fd, 1 << 20, 0).index(gone)
+    os.pwrite(fd, tombstone(live[1], MIT_MARK), at)
+    eq(len(s.in_kcm().creds), 1)
+    os.pwrite(fd, gone, at)
+    os.close(fd)
     s.holds(*live)

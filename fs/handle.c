@@ -1,0 +1,65 @@
+/*
+ * Handles: what the kernel holds for each open file and directory.
+ */
+#include "fs/fs.h"
+#include "kcm/log.h"
+
+struct handle *
+handle_new(struct fs *fs, struct node *n, const struct caller *caller,
+           int flags)
+{
+    struct handle *h = calloc(1, sizeof(*h));
+    if (h == NULL)
+        return NULL;
+    h->caller = *caller;
+    h->flags = flags;
+    h->node = n;
+    pthread_mutex_init(&h->lock, NULL);
+    pthread_mutex_lock(&fs->lock);
+    h->next = fs->handles;
+    if (h->next != NULL)
+        h->next->prev = h;
+    fs->handles = h;
+    pthread_mutex_unlock(&fs->lock);
+    return h;
+}
+
+/* What was written and is not in the daemon goes: say so. */
+static void
+log_dropped(const struct handle *h)
+{
+    if (h->tail.len > 0 && !h->node->unlinked)
+        log_info("%zu bytes behind the last whole entry of cache %s are "
+                 "dropped",
+                 h->tail.len, h->node->content->name);
+    if (h->dirty)
+        log_info("a file that is no cache is dropped");
+}
+
+void
+handle_free(struct fs *fs, struct handle *h)
+{
+    log_dropped(h);
+    pthread_mutex_lock(&fs->lock);
+    *(h->prev != NULL ? &h->prev->next : &fs->handles) = h->next;
+    if (h->next != NULL)
+        h->next->prev = h->prev;
+    pthread_mutex_unlock(&fs->lock);
+    blob_unref(h->text);
+    image_unref(h->pinned);
+    dir_list_free(h->list);
+    if (h->charged > 0)
+        draft_discharge(h->node->content->user, h->charged);
+    writer_free(&h->tail);
+    draft_unref(h->draft);
+    pthread_mutex_destroy(&h->lock);
+    node_unref(fs, h->node);
+    free(h);
+}
+
+void
+handles_free(struct fs *fs)
+{
+    while (fs->handles != NULL)
+        handle_free(fs, fs->handles);
+}

@@ -1,0 +1,401 @@
+/*
+ * Batches, framing and exchange: kcm/rpc.c, connect.c.
+ */
+#include "../../kcm/rpc.h"
+#include "peer.h"
+
+static struct peer peer;
+static struct conn *conn;
+static struct batch batch;
+static struct caller caller;
+static unsigned descriptors;
+
+static void
+setup(void)
+{
+    descriptors = open_descriptors();
+    peer_start(&peer, NULL);
+    batch = (struct batch){0};
+    caller = (struct caller){.uid = geteuid(), .gid = getegid()};
+    caller.wake = wake_mine();
+    caller.deadline = now_ms() + 5000;
+    ck_assert_int_eq(conn_open(peer.path, caller.uid, caller.gid, &conn), 0);
+}
+
+static void
+teardown(void)
+{
+    conn_free(conn);
+    batch_free(&batch);
+    peer_stop(&peer);
+    await_descriptors(descriptors + 1); /* the wake */
+    await_no_secrets();
+}
+
+static void
+check_bytes(struct data d, const char *hex)
+{
+    struct writer w = {0};
+    sample_hex(&w, hex);
+    ck_assert_uint_eq(d.len, w.len);
+    ck_assert_mem_eq(d.p, w.p, w.len);
+    writer_free(&w);
+}
+
+START_TEST(golden_requests)
+{
+    batch_add(&batch, KCM_OP_NOOP);
+    batch_add_named(&batch, KCM_OP_SET_KDC_OFFSET, "1:a");
+    write_u32(&batch.out, 5);
+    batch_add_named(&batch, KCM_OP_REPLACE, "");
+    batch_finish(&batch);
+    check_bytes(writer_data(&batch.out), "00000004 0200 0000"
+                                         "0000000c 0200 0017 313a6100 00000005"
+                                         "00000005 0200 32ca 00");
+    ck_assert_uint_eq(batch.count, 3);
+    check_bytes(batch_request(&batch, 0), "0200 0000");
+    check_bytes(batch_request(&batch, 1), "0200 0017 313a6100 00000005");
+    check_bytes(batch_request(&batch, 2), "0200 32ca 00");
+    ck_assert_int_eq(batch_opcode(&batch, 0), KCM_OP_NOOP);
+    ck_assert_int_eq(batch_opcode(&batch, 1), KCM_OP_SET_KDC_OFFSET);
+    ck_assert_int_eq(batch_opcode(&batch, 2), KCM_OP_REPLACE);
+}
+END_TEST
+
+/* Have n NOOPs answered by these bytes and the end, before they are sent. */
+static int
+answer_by(struct data bytes, unsigned n, bool end)
+{
+    int fds[2];
+    struct conn *c = calloc(1, sizeof(*c));
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    ck_assert_int_eq(send(fds[1], bytes.p, bytes.len, 0), (int)bytes.len);
+    if (end)
+        shutdown(fds[1], SHUT_WR);
+    c->fd = fds[0];
+    for (unsigned i = 0; i < n; i++)
+        batch_add(&batch, KCM_OP_NOOP);
+    int r = conn_exchange(c, &batch, &caller);
+    if (r != 0)
+        shutdown(fds[1], SHUT_WR); /* for the drain */
+    conn_abandon(c);
+    close(fds[1]);
+    return r;
+}
+
+static const struct form {
+    const char *hex;
+    int result;
+    int32_t code;
+    bool outer;
+    const char *body;
+} forms[] = {
+    {"00000004 00000000 00000000", 0, 0, false, ""},
+    {"00000007 00000000 00000000 616263", 0, 0, false, "616263"},
+    {"00000004 00000000 96c73ac3", 0, KCM_CODE_FCC_NOFILE, false, ""},
+    {"00000006 00000000 0000000b 6162", 0, 11, false, "6162"},
+    /* sssd, and Heimdal's master */
+    {"00000000 96c73ac4", 0, KCM_CODE_FCC_INTERNAL, true, ""},
+    {"00000004 96c73ac4 96c73ac4", 0, KCM_CODE_FCC_INTERNAL, true, ""},
+    {"00000003 96c73ac4 010203", 0, KCM_CODE_FCC_INTERNAL, true, ""},
+    /* no replies */
+    {"00000000 00000000", -EIO, 0, false, ""},
+    {"00000003 00000000 000000", -EIO, 0, false, ""},
+    {"04000001 00000000 00000000", -EIO, 0, false, ""},
+    {"ffffffff 00000000 00000000", -EIO, 0, false, ""},
+    {"ffffffff 96c73ac4 00000000", -EIO, 0, false, ""},
+    {"00000004 00000000 00000000 00", -EIO, 0, false, ""},
+    {"00000004 00000000 00000000 00000004 00000000 00000000", -EIO, 0, false,
+     ""},
+    {"00000005 00000000 00000000", -EIO, 0, false, ""},
+    {"00000003 00000000 00000000", -EIO, 0, false, ""},
+};
+#define FORMS ((int)(sizeof(forms) / sizeof(forms[0])))
+
+START_TEST(replies)
+{
+    const struct form *f = &forms[_i];
+    struct writer w = {0};
+    sample_hex(&w, f->hex);
+    ck_assert_int_eq(answer_by(writer_data(&w), 1, true), f->result);
+    if (f->result == 0) {
+        struct reply reply = batch_reply(&batch, 0);
+        ck_assert_uint_eq(batch.answered, 1);
+        ck_assert_int_eq(reply.code, f->code);
+        ck_assert_int_eq(reply.outer, f->outer);
+        check_bytes(reply.body, f->body);
+    }
+    writer_free(&w);
+}
+END_TEST
+
+/* Every truncation: the end before a reply is EPIPE, within one EIO. */
+START_TEST(truncated)
+{
+    static const char two[] = "00000006 00000000 00000000 6162"
+                              "00000000 96c73ac4";
+    struct writer w = {0};
+    sample_hex(&w, two);
+    for (size_t n = 0; n <= w.len; n++) {
+        int want = n == 0 || n == 14 ? -EPIPE : n < w.len ? -EIO : 0;
+        ck_assert_int_eq(answer_by((struct data){w.p, n}, 2, true), want);
+        ck_assert_uint_eq(batch.answered, n < 14 ? 0 : n < w.len ? 1 : 2);
+        batch_free(&batch);
+    }
+    writer_free(&w);
+}
+END_TEST
+
+START_TEST(rewound)
+{
+    struct writer w = {0};
+    sample_hex(&w, "00000004 00000000 00000000");
+    ck_assert_int_eq(answer_by(writer_data(&w), 2, true), -EPIPE);
+    ck_assert_uint_eq(batch.answered, 1);
+    batch_rewind(&batch);
+    ck_assert_uint_eq(batch.answered, 0);
+    ck_assert_uint_eq(batch.count, 2);
+    ck_assert_int_eq(conn_exchange(conn, &batch, &caller), 0);
+    ck_assert_uint_eq(batch.answered, 2);
+    writer_free(&w);
+}
+END_TEST
+
+/* After the end the rest may be answered on another connection. */
+START_TEST(goes_on_elsewhere)
+{
+    struct writer w = {0};
+    sample_hex(&w, "00000000 96c73ac4");
+    ck_assert_int_eq(answer_by(writer_data(&w), 3, true), -EPIPE);
+    ck_assert_int_eq(conn_exchange(conn, &batch, &caller), 0);
+    ck_assert_uint_eq(peer.requests, 2);
+    ck_assert_int_eq(batch_reply(&batch, 0).code, KCM_CODE_FCC_INTERNAL);
+    ck_assert_int_eq(batch_reply(&batch, 1).code, 0);
+    ck_assert_int_eq(batch_reply(&batch, 2).code, 0);
+    writer_free(&w);
+}
+END_TEST
+
+/* Names that come back tell whether replies got mixed up. */
+static void
+check_pipelined(unsigned count)
+{
+    char name[32];
+    batch_free(&batch);
+    for (unsigned i = 0; i < count; i++)
+        batch_add(&batch, i % 2 ? KCM_OP_GEN_NEW : KCM_OP_NOOP);
+    ck_assert_int_eq(conn_exchange(conn, &batch, &caller), 0);
+    unsigned last = 0, n;
+    for (unsigned i = 0; i < count; i++) {
+        struct data body = batch_reply(&batch, i).body;
+        ck_assert_uint_eq(body.len > 0, i % 2);
+        if (i % 2 == 0)
+            continue;
+        memcpy(name, body.p, body.len);
+        ck_assert_int_eq(sscanf(strchr(name, ':') + 1, "%u", &n), 1);
+        ck_assert_uint_gt(n, last);
+        last = n;
+    }
+}
+
+START_TEST(pipelined)
+{
+    static const unsigned counts[] = {1, 2, 256, 257, 5000};
+    check_pipelined(counts[_i]);
+    ck_assert_uint_eq(peer.requests, counts[_i]);
+}
+END_TEST
+
+START_TEST(in_pieces)
+{
+    enum manner manner = _i == 0 ? BYTES : PIECES;
+    peer_rule_set(
+        &peer, 0,
+        (struct rule){.opcode = ANY, .manner = manner, .always = true});
+    check_pipelined(100);
+    ck_assert_uint_eq(peer.hits, 100);
+}
+END_TEST
+
+/* 3 MiB: longer than the socket's buffer. */
+START_TEST(large_request)
+{
+    char *big = calloc(1, 3 << 20);
+    batch_add(&batch, KCM_OP_NOOP);
+    batch_add(&batch, KCM_OP_NOOP);
+    write_bytes(&batch.out, big, 3 << 20);
+    batch_add(&batch, KCM_OP_NOOP);
+    ck_assert_int_eq(conn_exchange(conn, &batch, &caller), 0);
+    ck_assert_uint_eq(batch.answered, 3);
+    free(big);
+}
+END_TEST
+
+static void *
+interrupt_soon(void *arg)
+{
+    usleep(20000);
+    wake_interrupt(arg);
+    return NULL;
+}
+
+static const struct {
+    enum manner manner;
+    int32_t arg;
+} slow[] = {{DELAY, 150}, {HALF, 0}, {SILENT, 0}, {LONGER, 1}};
+#define SLOW 4
+
+/* Such a connection is drained before it is closed: see peer_stop(). */
+START_TEST(timeout)
+{
+    peer_rule_set(&peer, 0, RULE(ANY, 2, slow[_i].manner, slow[_i].arg));
+    for (int i = 0; i < 4; i++)
+        batch_add(&batch, KCM_OP_GET_DEFAULT_CACHE);
+    caller.deadline = now_ms() + 50;
+    int r = conn_exchange(conn, &batch, &caller);
+    /* A reply said to be longer swallows some of the next. */
+    ck_assert(r == -ETIMEDOUT || (slow[_i].manner == LONGER && r == -EIO));
+    ck_assert_int_lt(now_ms(), caller.deadline + 500);
+    conn_abandon(take(conn));
+    usleep(slow[_i].manner == DELAY ? 200000 : 20000);
+}
+END_TEST
+
+START_TEST(interrupted)
+{
+    pthread_t thread;
+    int64_t before = now_ms();
+    peer_rule_set(&peer, 0, RULE(ANY, 1, slow[_i].manner, slow[_i].arg));
+    batch_add(&batch, KCM_OP_NOOP);
+    pthread_create(&thread, NULL, interrupt_soon, caller.wake);
+    ck_assert_int_eq(conn_exchange(conn, &batch, &caller), -EINTR);
+    ck_assert_int_lt(now_ms() - before, 1000);
+    pthread_join(thread, NULL);
+    conn_abandon(take(conn));
+    usleep(slow[_i].manner == DELAY ? 200000 : 20000);
+    ck_assert_ptr_eq(wake_mine(), caller.wake);
+}
+END_TEST
+
+/* A request half sent is sent to its end before the connection closes. */
+START_TEST(sent_to_its_end)
+{
+    char *big = calloc(1, 4 << 20);
+    peer_rule_set(&peer, 0, RULE(ANY, 1, DELAY, 100));
+    batch_add(&batch, KCM_OP_NOOP);
+    ck_assert_int_eq(conn_exchange(conn, &batch, &caller), 0);
+    peer_rule_set(&peer, 0, RULE(ANY, 1, DELAY, 100));
+    for (int i = 0; i < 2; i++) {
+        batch_add(&batch, KCM_OP_NOOP);
+        write_bytes(&batch.out, big, 4 << 20);
+    }
+    wake_interrupt(caller.wake);
+    ck_assert_int_eq(conn_exchange(conn, &batch, &caller), -EINTR);
+    conn_abandon(take(conn));
+    batch_free(&batch);
+    for (int i = 0; i < 3000 && peer.live > 0; i++)
+        usleep(1000);
+    ck_assert_uint_eq(peer.live, 0);
+    ck_assert_uint_eq(peer.requests, 2);
+    free(big);
+    ck_assert_ptr_eq(wake_mine(), caller.wake);
+}
+END_TEST
+
+/* What came unasked on a kept connection is no reply to the next request. */
+START_TEST(stray_bytes)
+{
+    peer_rule_set(&peer, 0, RULE(ANY, 1, STRAY, _i == 0 ? 1 : 12));
+    batch_add(&batch, KCM_OP_GET_DEFAULT_CACHE);
+    ck_assert_int_eq(conn_exchange(conn, &batch, &caller), 0);
+    usleep(50000);
+    batch_add(&batch, KCM_OP_NOOP);
+    ck_assert_int_eq(conn_exchange(conn, &batch, &caller), -EPIPE);
+    ck_assert_uint_eq(batch.answered, 1);
+    ck_assert_uint_eq(peer.requests, 1);
+    conn_abandon(take(conn));
+    for (int i = 0; i < 1000 && peer.live > 0; i++)
+        usleep(1000);
+    ck_assert_uint_eq(peer.unread, 1);
+    peer.unread = 0;
+}
+END_TEST
+
+/* The other side ended while the connection was idle. */
+START_TEST(closed_when_idle)
+{
+    batch_add(&batch, KCM_OP_NOOP);
+    ck_assert_int_eq(conn_exchange(conn, &batch, &caller), 0);
+    peer_hang_up(&peer);
+    batch_add(&batch, KCM_OP_NOOP);
+    ck_assert_int_eq(conn_exchange(conn, &batch, &caller), -EPIPE);
+    ck_assert_uint_eq(batch.answered, 1);
+    peer_listen(&peer);
+}
+END_TEST
+
+START_TEST(cannot_open)
+{
+    struct conn *c = conn;
+    char path[200];
+    ck_assert_int_eq(conn_open("/nowhere/sock", caller.uid, caller.gid, &c),
+                     -ECONNREFUSED);
+    ck_assert_ptr_null(c);
+    memset(path, 'x', sizeof(path) - 1);
+    path[sizeof(path) - 1] = '\0';
+    ck_assert_int_eq(conn_open(path, caller.uid, caller.gid, &c),
+                     -ENAMETOOLONG);
+    peer_hang_up(&peer); /* the file stays */
+    ck_assert_int_eq(conn_open(peer.path, caller.uid, caller.gid, &c),
+                     -ECONNREFUSED);
+    peer_listen(&peer);
+}
+END_TEST
+
+/* The daemon sees the caller, and this thread is itself again. */
+START_TEST(connects_as_caller)
+{
+    struct conn *c;
+    const bool root = geteuid() == 0;
+    uid_t uid = root ? 1234 : geteuid();
+    gid_t gid = root ? 5678 : getegid();
+    char name[32];
+    ck_assert_int_eq(conn_open(peer.path, uid, gid, &c), 0);
+    ck_assert_int_eq(geteuid() == 0, root);
+    ck_assert_uint_eq(getegid(), caller.gid);
+    batch_add(&batch, KCM_OP_GEN_NEW);
+    ck_assert_int_eq(conn_exchange(c, &batch, &caller), 0);
+    snprintf(name, sizeof(name), "%u:", uid);
+    ck_assert_mem_eq(batch_reply(&batch, 0).body.p, name, strlen(name));
+    conn_free(c);
+}
+END_TEST
+
+int
+main(void)
+{
+    Suite *s = suite_create("rpc");
+    TCase *t = tcase_create("rpc");
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, golden_requests);
+    tcase_add_loop_test(t, replies, 0, FORMS);
+    tcase_add_test(t, truncated);
+    tcase_add_test(t, rewound);
+    tcase_add_test(t, goes_on_elsewhere);
+    tcase_add_loop_test(t, pipelined, 0, 5);
+    tcase_add_loop_test(t, in_pieces, 0, 2);
+    tcase_add_test(t, large_request);
+    tcase_add_loop_test(t, timeout, 0, SLOW);
+    tcase_add_loop_test(t, interrupted, 0, SLOW);
+    tcase_add_test(t, sent_to_its_end);
+    tcase_add_loop_test(t, stray_bytes, 0, 2);
+    tcase_add_test(t, closed_when_idle);
+    tcase_add_test(t, cannot_open);
+    tcase_add_test(t, connects_as_caller);
+    suite_add_tcase(s, t);
+    SRunner *runner = srunner_create(s);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
