@@ -242,6 +242,26 @@ fuzz:  ## fuzz one parser: F=image S=60 (seconds)
 fuzz-check:  ## replay the seeds of all fuzz targets, fuzz each for S=5
 	+tests/fuzz/run all $(or $S,5)
 
+.PHONY: chaos soak memcheck
+chaos: all  ## daemons that die and hang under load: S=600 (seconds, each)
+	KCMFS_CHAOS_S=$(or $S,600) KCMFS_TEST_LIMIT=$$(($(or $S,600) + 120)) \
+	    $(TEST_ENV) KCMFS_BUILD=$(abspath $B) \
+	    tests/run -v -j 3 -k test_chaos $(ARGS)
+
+soak: all  ## many uids, caches and handles for long: S=3600 (seconds)
+	KCMFS_SOAK_S=$(or $S,3600) KCMFS_TEST_LIMIT=$$(($(or $S,3600) + 600)) \
+	    $(TEST_ENV) KCMFS_BUILD=$(abspath $B) \
+	    tests/run -v -k test_soak $(ARGS)
+
+memcheck: $(UNIT)  ## the unit tests under valgrind
+	@command -v valgrind >/dev/null || { echo "make: valgrind is missing:" \
+	    "as root, apt-get install valgrind" >&2; exit 1; }
+	@status=0; for t in $(sort $(UNIT)); do \
+	    CK_FORK=no CK_DEFAULT_TIMEOUT=300 valgrind -q --error-exitcode=99 \
+	    --leak-check=full --errors-for-leak-kinds=definite \
+	    --fair-sched=try $$t || { status=1; echo "failed: $$t" >&2; }; \
+	done; exit $$status
+
 # A report is a failure of the test that caused it.
 TEST_ENV := ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 \
 	LSAN_OPTIONS=print_suppressions=0 \
@@ -282,16 +302,72 @@ help:  ## this list
 # --- installation ------------------------------------------------------------
 
 # mount(8) looks for its helpers in /sbin: use prefix=/usr for `mount -t
-# fuse.kcmfs` and fstab to find them without a shell between.
+# fuse.kcmfs` and fstab to find them without a shell between.  Below
+# /usr/local systemd finds units, too.
+mandir ?= $(prefix)/share/man
+docdir ?= $(prefix)/share/doc/kcmfs
+completiondir ?= $(prefix)/share/bash-completion/completions
+unitdir ?= $(prefix)/lib/systemd/system
+userunitdir ?= $(prefix)/lib/systemd/user
+tmpfilesdir ?= $(prefix)/lib/tmpfiles.d
+
+UNITS := examples/systemd
+# Units name the programs where they are installed.
+install_unit = sed -e 's,/usr/bin/kcmfs,$(bindir)/kcmfs,' \
+	-e 's,/usr/sbin/kcmd,$(sbindir)/kcmd,' $1 >$(DESTDIR)$2/$(notdir $1) \
+	&& chmod 644 $(DESTDIR)$2/$(notdir $1)
+# File, directory and name of all that is not built.
+PAGES = $(wildcard fs/*.[58] kcm/*.8 examples/*.1)
+page_path = $(mandir)/man$(subst .,,$(suffix $1))/$(notdir $1)
+
 .PHONY: install uninstall
 install: all  ## install into DESTDIR and prefix=/usr/local
-	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(sbindir)
-	install -m 755 $B/kcmfs $(DESTDIR)$(bindir)/kcmfs
-	install -m 755 $B/kcmd $(DESTDIR)$(sbindir)/kcmd
+	install -d $(addprefix $(DESTDIR),$(bindir) $(sbindir) $(unitdir) \
+	    $(userunitdir) $(tmpfilesdir) $(completiondir) $(docdir))
+	install -m 755 $B/kcmfs $B/kcmls $(DESTDIR)$(bindir)
+	install -m 755 $B/kcmd $(DESTDIR)$(sbindir)
 	ln -sfr $(DESTDIR)$(bindir)/kcmfs $(DESTDIR)$(sbindir)/mount.kcmfs
 	ln -sfr $(DESTDIR)$(bindir)/kcmfs $(DESTDIR)$(sbindir)/mount.fuse.kcmfs
+	$(foreach p,$(PAGES),install -D -m 644 $p $(DESTDIR)$(call page_path,$p) &&) :
+	ln -sf mount.kcmfs.8 $(DESTDIR)$(mandir)/man8/mount.fuse.kcmfs.8
+	$(call install_unit,$(UNITS)/kcmfs.service,$(unitdir))
+	$(call install_unit,$(UNITS)/kcmd.service,$(unitdir))
+	$(call install_unit,$(UNITS)/kcmd.socket,$(unitdir))
+	$(call install_unit,$(UNITS)/user/kcmfs.service,$(userunitdir))
+	install -m 644 $(UNITS)/tmpfiles.conf $(DESTDIR)$(tmpfilesdir)/kcmfs.conf
+	install -m 644 examples/completion/kcmfs $(DESTDIR)$(completiondir)
+	install -m 644 README.md LICENSE $(DESTDIR)$(docdir)
+	rm -rf $(DESTDIR)$(docdir)/examples
+	cp -r examples $(DESTDIR)$(docdir)/examples
+	rm -rf $(DESTDIR)$(docdir)/examples/debian \
+	    $(DESTDIR)$(docdir)/examples/completion \
+	    $(DESTDIR)$(docdir)/examples/*.1
+	chmod -R u=rwX,go=rX $(DESTDIR)$(docdir)
 
 uninstall:  ## remove what install installed
-	rm -f $(DESTDIR)$(bindir)/kcmfs $(DESTDIR)$(sbindir)/kcmd \
-	    $(DESTDIR)$(sbindir)/mount.kcmfs \
-	    $(DESTDIR)$(sbindir)/mount.fuse.kcmfs
+	rm -f $(addprefix $(DESTDIR)$(bindir)/,kcmfs kcmls) \
+	    $(addprefix $(DESTDIR)$(sbindir)/,kcmd mount.kcmfs mount.fuse.kcmfs) \
+	    $(addprefix $(DESTDIR)$(unitdir)/,kcmfs.service kcmd.service \
+	        kcmd.socket) \
+	    $(DESTDIR)$(userunitdir)/kcmfs.service \
+	    $(DESTDIR)$(tmpfilesdir)/kcmfs.conf \
+	    $(DESTDIR)$(completiondir)/kcmfs \
+	    $(DESTDIR)$(mandir)/man8/mount.fuse.kcmfs.8 \
+	    $(foreach p,$(PAGES),$(DESTDIR)$(call page_path,$p))
+	rm -rf $(DESTDIR)$(docdir)
+
+# A copy of the sources, with debian/ where dpkg-buildpackage wants it.
+DEB := $B/deb
+.PHONY: deb
+deb:  ## Debian packages, in build/deb
+	@for tool in dpkg-buildpackage dh; do command -v $$tool >/dev/null || { \
+	    echo "make: $$tool is missing: as root, apt-get install" \
+	    "dpkg-dev debhelper" >&2; exit 1; }; done
+	rm -rf $(DEB)
+	mkdir -p $(DEB)/kcmfs
+	cp -r Makefile README.md LICENSE fs kcm examples $(DEB)/kcmfs
+	mv $(DEB)/kcmfs/examples/debian $(DEB)/kcmfs/debian
+	cd $(DEB)/kcmfs && env -u MAKEFLAGS -u MAKELEVEL -u B -u V \
+	    dpkg-buildpackage -b -us -uc
+	rm -rf $(DEB)/kcmfs
+	@ls $(DEB)/*.deb

@@ -271,8 +271,8 @@ move_in_kcm(struct content *from, struct content *to,
             const struct caller *caller)
 {
     struct kcm *kcm = fs_of(from)->kcm;
-    int r = KCM_UNSUPPORTED;
-    if (kcm_can_move(kcm, caller, from->name))
+    int r = kcm_can_move(kcm, caller, from->name);
+    if (r == 0)
         r = kcm_move(kcm, caller, from->name, to->name);
     if (r != KCM_UNSUPPORTED)
         return r;

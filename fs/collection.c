@@ -77,7 +77,7 @@ tree_collection_name(struct user *u, const struct caller *caller,
     if (file[3] == '=' && uuid_parse_text(file + 4, uuid))
         return user_name_of_uuid(u, caller, uuid, name_out);
     _cleanup_(freep) char *name =
-                  name_unescape(file[3] == '=' ? file + 4 : file);
+        name_unescape(file[3] == '=' ? file + 4 : file);
     if (name == NULL)
         return KCM_NOT_FOUND;
     if (file[3] == '=')
@@ -210,6 +210,8 @@ tree_place(struct fs *fs, struct node *dir, const char *name,
     struct user *u = user_get(fs, caller->uid);
     if (u == NULL)
         return -ENOMEM;
+    if (strlen(name) > FILE_NAME_MAX)
+        return -ENAMETOOLONG;
     switch (dir->kind) {
     case NODE_ROOT:
         return place_in_root(u, name, caller, out);

@@ -3,6 +3,7 @@
  * and shown by a node.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 #include "fs/fs.h"
@@ -146,7 +147,7 @@ update_image(struct content *c)
     _cleanup_(image_unrefp) struct image *fresh = NULL;
     bool changed = true;
     int r = 0;
-    if (old != NULL) {
+    if (old != NULL && (open || !old->clean)) {
         r = image_merge(old, s, &merged);
         changed = r == 0 && !image_equal(merged, old);
     }
@@ -154,6 +155,8 @@ update_image(struct content *c)
         r = image_render(s, &fresh);
     if (r < 0)
         return r;
+    if (old != NULL && merged == NULL)
+        changed = !image_equal(fresh, old); /* both are canonical */
     struct image *next = fresh != NULL ? fresh : changed ? merged : old;
     if (old != NULL && image_equal(next, old) && old->clean == next->clean)
         next = old;
@@ -444,6 +447,13 @@ static enum open_outcome
 choose_locked(struct content *c, struct handle *h, bool grows)
 {
     struct node *n = h->node;
+    if (n->unlinked) {
+        /* Its name is another file's now. */
+        if (!told_stale_locked(n, h->caller.pid))
+            return OPEN_STALE;
+        h->pinned = image_ref(n->image);
+        return OPEN_PINNED;
+    }
     if (n->image != c->image) {
         if (n->opens > 0 && !grows) {
             if (!told_stale_locked(n, h->caller.pid))
@@ -463,11 +473,57 @@ choose_locked(struct content *c, struct handle *h, bool grows)
     return OPEN_FRESH;
 }
 
+/*
+ * Who opens a cache to append to it reads no more than its header, if
+ * anything: it need not be checked before that, when it was a moment ago.
+ */
+static bool
+open_unchecked(struct content *c, struct handle *h)
+{
+    struct fs *fs = fs_of(c);
+    struct node *n = h->node;
+    if ((h->flags & O_ACCMODE) == O_RDONLY ||
+        (h->flags & (O_APPEND | O_TRUNC)) != O_APPEND)
+        return false;
+    pthread_mutex_lock(&fs->lock);
+    h->unchecked = c->exists && c->node == n && !n->unlinked &&
+                   n->image != NULL && n->image == c->image &&
+                   now_ms() - c->checked_ms <= FRESH_MS;
+    if (h->unchecked)
+        content_opened_locked(n);
+    pthread_mutex_unlock(&fs->lock);
+    return h->unchecked;
+}
+
+int
+content_catch_up(struct content *c, struct handle *h,
+                 const struct caller *caller)
+{
+    struct fs *fs = fs_of(c);
+    struct node *n = h->node;
+    int r = content_refresh(c, caller, 0);
+    if (r != 0)
+        return r;
+    pthread_mutex_lock(&fs->lock);
+    if (h->unchecked && n->image != c->image && !n->unlinked) {
+        if (c->image != NULL && image_same_header(c->image, n->image))
+            h->pinned = image_ref(c->image);
+        else
+            r = -ESTALE;
+    }
+    h->unchecked = false;
+    pthread_mutex_unlock(&fs->lock);
+    return r;
+}
+
 int
 content_open(struct content *c, struct handle *h, enum open_outcome *outcome)
 {
     struct fs *fs = fs_of(c);
     struct node *n = h->node;
+    *outcome = OPEN_KEEP;
+    if (open_unchecked(c, h))
+        return 0;
     int r = refresh_and_hold(c, &h->caller);
     if (r != 0)
         return r;

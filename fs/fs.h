@@ -10,7 +10,8 @@
  * kernel keeps entries that another uid could meet (entry timeout 0) not at
  * all, so each path walk asks for them again.
  *
- * Freshness: OPEN asks the daemon, always.  LOOKUP and GETATTR use what was
+ * Freshness: OPEN asks the daemon, always (for a writer that appends, the
+ * first read behind the header does).  LOOKUP and GETATTR use what was
  * asked within FRESH_MS, so that a stat lags by less than a second.
  *
  * Images: a cache file's node shows one image.  While it is open, the image
@@ -137,6 +138,7 @@ struct handle {
     struct node *node;
     struct caller caller; /* who opened; deadline and wake are set anew */
     int flags;
+    bool unchecked;       /* of what is behind the header; fs->lock */
     struct image *pinned; /* what it reads, if not its node's */
     struct blob *text;
     struct dir_list *list;
@@ -351,6 +353,9 @@ enum open_outcome {
  */
 int content_open(struct content *c, struct handle *h,
                  enum open_outcome *outcome);
+/* Before h, opened unchecked to append, reads what is behind the header. */
+int content_catch_up(struct content *c, struct handle *h,
+                     const struct caller *caller);
 /* A handle on a cache file, scratch file or unborn cache comes and goes. */
 void content_opened_locked(struct node *n);
 void content_closed(struct fs *fs, struct node *n);

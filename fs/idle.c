@@ -16,9 +16,9 @@
 #include "kcm/log.h"
 #include "kcm/notify.h"
 
-/* Between two looks; at most this much longer than asked stays what is idle.
- */
-#define LOOK_MS 1000
+/* Looked at four times while something may be idle, but within these. */
+#define LOOK_MIN_MS 250
+#define LOOK_MAX_MS 5000
 /* Put to sleep in one look, and inodes whose pages go at a time. */
 #define BATCH 64
 
@@ -132,13 +132,24 @@ sweep(struct housekeeper *h)
     } while (count == BATCH);
 }
 
+static int
+look_ms(const struct housekeeper *h)
+{
+    int64_t ms = h->idle_ms / 4;
+    if (h->watchdog_ms > 0 && h->watchdog_ms / 4 < ms)
+        ms = h->watchdog_ms / 4;
+    return ms < LOOK_MIN_MS   ? LOOK_MIN_MS
+           : ms > LOOK_MAX_MS ? LOOK_MAX_MS
+                              : (int)ms;
+}
+
 static void *
 run(void *arg)
 {
     struct housekeeper *h = arg;
     struct pollfd stop = {.fd = h->stop_fd, .events = POLLIN};
     int64_t told = 0;
-    while (poll(&stop, 1, LOOK_MS) == 0) {
+    while (poll(&stop, 1, look_ms(h)) == 0) {
         sweep(h);
         /* Having come through the locks of all requests is the proof. */
         if (h->watchdog_ms > 0 && now_ms() - told >= h->watchdog_ms / 2) {

@@ -29,6 +29,7 @@
 #include "kcm/confine.h"
 #include "kcm/harden.h"
 #include "kcm/log.h"
+#include "kcm/mem.h"
 #include "kcm/notify.h"
 #include "kcm/server.h"
 #include "mount.h"
@@ -205,8 +206,18 @@ drop_privileges(struct daemon *d)
     uint64_t keep = HARDEN_CAP(CAP_SETUID) | HARDEN_CAP(CAP_SETGID);
     int r = harden_drop(geteuid() == 0 ? keep : 0);
     if (r == 0)
-        r = confine(CONFINE_KCMFS, d->embedded.path);
+        r = confine(d->options->audit ? CONFINE_KCMFS_AUDIT : CONFINE_KCMFS,
+                    d->embedded.path);
     return failed("cannot drop privileges", r);
+}
+
+static void
+notify_ready(const struct daemon *d)
+{
+    _cleanup_(freep) char *text = NULL;
+    if (asprintf(&text, "READY=1\nSTATUS=Serving %s, source %s", d->mountpoint,
+                 d->socket != NULL ? d->socket : "embedded") >= 0)
+        notify_systemd(text);
 }
 
 static int
@@ -229,7 +240,7 @@ become_ready(struct daemon *d)
         return r;
     log_info("mounted on %s, source %s", d->mountpoint,
              d->socket != NULL ? d->socket : "embedded");
-    notify_systemd("READY=1");
+    notify_ready(d);
     background_ready(&d->background);
     return EXIT_OK;
 }

@@ -191,12 +191,15 @@ refuse_mounted(const char *path, const struct mounted *m)
     return -EBUSY;
 }
 
-/* Only a mount without its daemon answers ENOTCONN. */
+/* Only a mount without its daemon answers ENOTCONN, or ECONNABORTED to who
+ * asked when it went.  A stat(2) may be answered from what the kernel keeps. */
 static bool
 is_dead(const char *path)
 {
-    struct stat st;
-    return stat(path, &st) != 0 && errno == ENOTCONN;
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0)
+        close(fd);
+    return fd < 0 && (errno == ENOTCONN || errno == ECONNABORTED);
 }
 
 static int

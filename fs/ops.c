@@ -75,6 +75,7 @@ request_begin_handle(struct request *r, fuse_req_t req,
         .caller = {.uid = h->caller.uid,
                    .gid = h->caller.gid,
                    .pid = h->caller.pid},
+        .of_handle = h->node,
     };
     return arm(r, operation);
 }
@@ -95,7 +96,7 @@ request_end(struct request *r)
 static void
 note_failure(const struct request *r, int error)
 {
-    const struct node *n = r->node;
+    const struct node *n = r->node != NULL ? r->node : r->of_handle;
     struct user *u = user_get(r->fs, r->caller.uid);
     if (u == NULL || error == ENOENT || error == ESTALE || error == EINTR)
         return;

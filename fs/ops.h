@@ -16,8 +16,9 @@ struct request {
     fuse_req_t req;
     struct fs *fs;
     struct caller caller;
-    struct node *node;     /* referenced; NULL for one on an open file */
-    const char *operation; /* for the log and .kcmfs/status */
+    struct node *node; /* referenced; NULL for one on an open file */
+    const struct node *of_handle; /* of that open file; else NULL */
+    const char *operation;        /* for the log and .kcmfs/status */
     int64_t begun_us;
 };
 

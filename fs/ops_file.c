@@ -244,6 +244,45 @@ read_draft(fuse_req_t req, struct draft *d, size_t size, off_t off)
     pthread_mutex_unlock(&d->lock);
 }
 
+static bool
+is_unchecked(struct fs *fs, struct handle *h)
+{
+    pthread_mutex_lock(&fs->lock);
+    bool unchecked = h->unchecked;
+    pthread_mutex_unlock(&fs->lock);
+    return unchecked;
+}
+
+/* A handle that was opened unchecked reads its header, or is checked now;
+ * false: an error was answered. */
+static bool
+check_before_read(fuse_req_t req, struct fuse_file_info *fi, off_t off,
+                  size_t *size)
+{
+    struct fs *fs = fuse_req_userdata(req);
+    struct handle *h = handle_of(fi);
+    struct request r;
+    pthread_mutex_lock(&fs->lock);
+    struct image *image = h->node->image;
+    size_t left = image != NULL && off >= 0 && (size_t)off < image->body
+                      ? image->body - (size_t)off
+                      : 0;
+    pthread_mutex_unlock(&fs->lock);
+    if (left > 0) {
+        *size = *size < left ? *size : left;
+        return true;
+    }
+    if (!request_begin_handle(&r, req, fi, "read"))
+        return false;
+    int result = content_catch_up(h->node->content, h, &r.caller);
+    if (result != 0) {
+        answer_error(&r, result);
+        return false;
+    }
+    request_end(&r);
+    return true;
+}
+
 void
 op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
         struct fuse_file_info *fi)
@@ -251,6 +290,8 @@ op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     struct fs *fs = fuse_req_userdata(req);
     struct handle *h = handle_of(fi);
     (void)ino;
+    if (is_unchecked(fs, h) && !check_before_read(req, fi, off, &size))
+        return;
     pthread_mutex_lock(&fs->lock);
     struct image *image = h->pinned != NULL ? h->pinned : h->node->image;
     struct draft *draft = h->draft != NULL ? h->draft : h->node->draft;

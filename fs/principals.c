@@ -117,8 +117,8 @@ keep_chosen(struct user *u, const struct caller *caller, struct principals *p)
     size_t kept = 0, next;
     for (size_t i = 0; i < p->count; i = next) {
         next = i + 1;
-        while (next < p->count && strcmp(p->owned[i].principal,
-                                         p->owned[next].principal) == 0)
+        while (next < p->count &&
+               strcmp(p->owned[i].principal, p->owned[next].principal) == 0)
             next++;
         size_t best =
             i + choose(u, caller, &p->owned[i], next - i, p->primary);

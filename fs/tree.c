@@ -7,7 +7,6 @@
 
 #include "fs/fs.h"
 
-
 /* --- a small list type ------------------------------------------------- */
 
 void
@@ -223,11 +222,11 @@ lookup_ticket(struct user *u, struct node *dir, const char *name,
         r = check_ticket(dir, name, caller, 0);
     if (r != 0)
         return r;
-    return found(node_get(u->fs,
-                          dir->kind == NODE_TICKETS ? NODE_TICKET
-                                                    : NODE_CONFIG_VALUE,
-                          u->uid, dir->content, 0, name),
-                 out);
+    return found(
+        node_get(u->fs,
+                 dir->kind == NODE_TICKETS ? NODE_TICKET : NODE_CONFIG_VALUE,
+                 u->uid, dir->content, 0, name),
+        out);
 }
 
 static int
@@ -290,6 +289,8 @@ tree_lookup(struct fs *fs, struct node *dir, const char *name,
     struct user *u = user_get(fs, caller->uid);
     if (u == NULL)
         return -ENOMEM;
+    if (strlen(name) > FILE_NAME_MAX)
+        return -ENAMETOOLONG;
     int r = lookup_any(u, dir, name, caller, out);
     if (r != KCM_NOT_FOUND)
         return r;
@@ -306,7 +307,7 @@ complete_caches(struct user *u, const struct caller *caller,
 {
     _cleanup_(freep) const char **names = calloc(l->count + 1, sizeof(*names));
     _cleanup_(freep) struct blob **blobs =
-                  calloc(l->count + 1, sizeof(*blobs));
+        calloc(l->count + 1, sizeof(*blobs));
     if (names == NULL || blobs == NULL)
         return -ENOMEM;
     for (size_t i = 0; i < l->count; i++)
@@ -388,7 +389,8 @@ list_collection(struct user *u, const struct caller *caller,
     r = complete_caches(u, caller, caches, complete);
     for (size_t i = 0; r == 0 && i < caches->count; i++)
         if (complete[i] &&
-            !dir_list_add(l, tree_collection_file(u, caches->caches[i].name), S_IFREG))
+            !dir_list_add(l, tree_collection_file(u, caches->caches[i].name),
+                          S_IFREG))
             r = -ENOMEM;
     return r;
 }

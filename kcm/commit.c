@@ -159,7 +159,7 @@ kcm_default_may_dangle(const struct kcm *kcm)
     return peer == PEER_HEIMDAL || peer == PEER_OTHER;
 }
 
-bool
+int
 kcm_can_move(struct kcm *kcm, const struct caller *caller, const char *name)
 {
     int move = __atomic_load_n(&kcm->move, __ATOMIC_RELAXED);
@@ -171,11 +171,11 @@ kcm_can_move(struct kcm *kcm, const struct caller *caller, const char *name)
         write_string(&b.out, name);
         int r = kcm_call(kcm, caller, &b);
         if (r < 0)
-            return false;
+            return r;
         move = r == KCM_UNSUPPORTED ? SUPPORT_NO : SUPPORT_YES;
         __atomic_store_n(&kcm->move, move, __ATOMIC_RELAXED);
     }
-    return move == SUPPORT_YES;
+    return move == SUPPORT_YES ? 0 : KCM_UNSUPPORTED;
 }
 
 int

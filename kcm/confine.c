@@ -299,7 +299,10 @@ confine(enum confine_program program, const char *socket_path)
     bool active = true;
     int r = 0;
     if (program != CONFINE_UNMOUNTER)
-        r = landlock_confine(socket_path, &active);
+        r = landlock_confine(socket_path, program == CONFINE_KCMFS_AUDIT,
+                             &active);
+    if (program == CONFINE_KCMFS_AUDIT)
+        program = CONFINE_KCMFS;
     if (r < 0)
         return r;
     if (!active)

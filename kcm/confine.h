@@ -10,6 +10,7 @@
 
 enum confine_program {
     CONFINE_KCMFS,
+    CONFINE_KCMFS_AUDIT, /* the same, but /proc/PID/comm can be read */
     CONFINE_KCMD,
     CONFINE_UNMOUNTER, /* waits, looks for the mount, unmounts */
 };

@@ -262,8 +262,12 @@ take_each(struct kcm_snapshot *s, const struct batch *b, unsigned first)
         if (r == KCM_NOT_FOUND)
             return CHANGED; /* went away meanwhile */
         struct data body = batch_reply(b, n).body;
+        /* sssd cannot read a credential that is empty; any other refusal
+         * must not pass for one, or a replacement would lose it. */
+        if (r != 0 && batch_reply(b, n).code != KCM_CODE_CC_IO)
+            return r < 0 ? r : -EIO;
         if (r != 0)
-            body.len = 0; /* sssd cannot read a credential that is empty */
+            body.len = 0;
         r = take_cred(&s->creds[i], body);
         if (r < 0)
             return r;

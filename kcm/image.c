@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "canon.h"
+
 #define FILE_VERSION4  0x0504
 #define TAG_KDC_OFFSET 1
 
@@ -117,136 +119,6 @@ put_entry(struct image *i, struct data d, bool removed)
     put(i, d);
 }
 
-/* --- canonical order --------------------------------------------------- */
-
-struct item {
-    struct cred cred;
-    size_t index; /* in the snapshot */
-    bool hidden;  /* superseded, or no credential to show */
-};
-
-static int
-compare_u32(uint32_t a, uint32_t b)
-{
-    return (a > b) - (a < b);
-}
-
-static int
-compare_principals(const struct principal *a, const struct principal *b)
-{
-    int order = data_compare(a->realm, b->realm);
-    return order != 0 ? order : data_compare(a->components, b->components);
-}
-
-static int
-compare_purpose(const struct cred *a, const struct cred *b)
-{
-    int order = compare_principals(&a->server, &b->server);
-    if (order == 0)
-        order = compare_principals(&a->client, &b->client);
-    if (order == 0)
-        order = compare_u32(a->enctype, b->enctype);
-    if (order == 0)
-        order = data_compare(a->second_ticket, b->second_ticket);
-    if (order == 0)
-        order = data_compare(a->authdata, b->authdata);
-    return order;
-}
-
-/* By purpose, the newest last. */
-static int
-by_purpose(const void *x, const void *y)
-{
-    const struct item *a = x, *b = y;
-    int order = compare_purpose(&a->cred, &b->cred);
-    if (order == 0)
-        order = compare_u32(cred_start(&a->cred), cred_start(&b->cred));
-    if (order == 0)
-        order = compare_u32(a->cred.endtime, b->cred.endtime);
-    if (order == 0)
-        order = (a->index > b->index) - (a->index < b->index);
-    return order;
-}
-
-static uint32_t
-rank(const struct cred *c)
-{
-    if (cred_is_config(c))
-        return 2;
-    return cred_is_local_tgt(c) ? 0 : 1;
-}
-
-static int
-by_canon(const void *x, const void *y)
-{
-    const struct item *a = x, *b = y;
-    int order = (int)a->hidden - (int)b->hidden;
-    if (order == 0)
-        order = compare_u32(rank(&a->cred), rank(&b->cred));
-    if (order == 0)
-        order = compare_u32(cred_start(&a->cred), cred_start(&b->cred));
-    if (order == 0)
-        order = data_compare(a->cred.raw, b->cred.raw);
-    return order;
-}
-
-static void
-free_items(struct item **items)
-{
-    free(*items);
-}
-
-/* The credentials of s by purpose, with what is not shown marked. */
-static struct item *
-sort_items(const struct kcm_snapshot *s)
-{
-    struct item *items = calloc(s->count + 1, sizeof(*items));
-    if (items == NULL)
-        return NULL;
-    for (size_t i = 0; i < s->count; i++) {
-        struct blob *b = s->creds[i].bytes;
-        items[i].index = i;
-        items[i].hidden =
-            b == NULL ||
-            !cred_parse((struct data){b->bytes, b->len}, &items[i].cred) ||
-            cred_is_removed(&items[i].cred);
-        if (items[i].hidden)
-            items[i].cred = (struct cred){0};
-    }
-    qsort(items, s->count, sizeof(*items), by_purpose);
-    for (size_t i = 0; i + 1 < s->count; i++)
-        if (!items[i].hidden && !items[i + 1].hidden &&
-            cred_same_purpose(&items[i].cred, &items[i + 1].cred))
-            items[i].hidden = true;
-    return items;
-}
-
-int
-image_superseded(const struct kcm_snapshot *s, bool *superseded)
-{
-    _cleanup_(free_items) struct item *items = sort_items(s);
-    if (items == NULL)
-        return -ENOMEM;
-    for (size_t i = 0; i < s->count; i++)
-        superseded[items[i].index] = items[i].hidden;
-    return 0;
-}
-
-/* What is shown, in canonical order: *count_out items. */
-static struct item *
-canonical_items(const struct kcm_snapshot *s, size_t *count_out)
-{
-    struct item *items = sort_items(s);
-    size_t count = 0;
-    if (items == NULL)
-        return NULL;
-    qsort(items, s->count, sizeof(*items), by_canon);
-    while (count < s->count && !items[count].hidden)
-        count++;
-    *count_out = count;
-    return items;
-}
-
 /* --- render and merge -------------------------------------------------- */
 
 void
@@ -264,12 +136,20 @@ image_write_header(struct writer *w, const struct kcm_snapshot *s)
 }
 
 static size_t
-sum_lengths(const struct item *items, size_t count)
+sum_lengths(const struct canon_item *items, size_t count)
 {
     size_t sum = 0;
     for (size_t i = 0; i < count; i++)
-        sum += items[i].cred.raw.len;
+        sum += items[i].hidden ? 0 : items[i].cred.raw.len;
     return sum;
+}
+
+static void
+put_items(struct image *i, const struct canon_item *items, size_t count)
+{
+    for (size_t n = 0; n < count; n++)
+        if (!items[n].hidden)
+            put_entry(i, items[n].cred.raw, false);
 }
 
 int
@@ -277,7 +157,7 @@ image_render(const struct kcm_snapshot *s, struct image **out)
 {
     *out = NULL;
     size_t count = 0;
-    _cleanup_(free_items) struct item *items = canonical_items(s, &count);
+    _cleanup_(freep) struct canon_item *items = canon_items(s, &count);
     _cleanup_(writer_free) struct writer header = {0};
     image_write_header(&header, s);
     if (items == NULL || header.failed)
@@ -291,37 +171,37 @@ image_render(const struct kcm_snapshot *s, struct image **out)
     put(i, writer_data(&header));
     i->body = i->len;
     i->clean = true;
-    for (size_t n = 0; n < count; n++)
-        put_entry(i, items[n].cred.raw, false);
+    put_items(i, items, count);
     *out = i;
     return 0;
 }
 
-static int
-by_raw(const void *x, const void *y)
+/*
+ * Which entries of old stay as they are?  The items that they show are
+ * hidden: what is left is new.  False when out of memory.
+ */
+static bool
+match_entries(const struct image *old, struct canon_item *items, size_t count,
+              bool *stays, bool *all_stay_out)
 {
-    const struct item *a = x, *b = y;
-    return data_compare(a->cred.raw, b->cred.raw);
+    _cleanup_(freep) struct canon_ref *refs = canon_index(items, count);
+    *all_stay_out = true;
+    for (size_t n = 0; refs != NULL && n < old->count; n++) {
+        stays[n] = old->table->entries[n].removed;
+        struct canon_item *found =
+            stays[n] ? NULL
+                     : canon_find(refs, count, image_entry_bytes(old, n));
+        if (found != NULL && !found->hidden)
+            found->hidden = stays[n] = true;
+        *all_stay_out &= stays[n];
+    }
+    return refs != NULL;
 }
 
-/* Put entry n of old behind i, as removed if nothing in items is it; what
- * is taken from items is marked hidden. */
+/* Put the mark of a removed entry of the same length behind i. */
 static int
-put_merged(struct image *i, const struct image *old, size_t n,
-           struct item *items, size_t count)
+put_removed(struct image *i, struct data bytes)
 {
-    const struct image_entry *e = &old->table->entries[n];
-    struct data bytes = image_entry_bytes(old, n);
-    struct item key = {.cred.raw = bytes};
-    struct item *found =
-        e->removed ? NULL
-                   : bsearch(&key, items, count, sizeof(*items), by_raw);
-    if (e->removed || (found != NULL && !found->hidden)) {
-        if (found != NULL)
-            found->hidden = true;
-        put_entry(i, bytes, e->removed);
-        return 0;
-    }
     struct cred c;
     _cleanup_(writer_free) struct writer w = {0};
     if (!cred_parse(bytes, &c))
@@ -333,19 +213,11 @@ put_merged(struct image *i, const struct image *old, size_t n,
     return 0;
 }
 
-int
-image_merge(const struct image *old, const struct kcm_snapshot *s,
-            struct image **out)
+static int
+merge(const struct image *old, struct data header,
+      const struct canon_item *items, size_t count, const bool *stays,
+      struct image **out)
 {
-    *out = NULL;
-    size_t count = 0;
-    _cleanup_(free_items) struct item *items = canonical_items(s, &count);
-    _cleanup_(writer_free) struct writer header = {0};
-    image_write_header(&header, s);
-    if (items == NULL || header.failed)
-        return -ENOMEM;
-    if (header.len != old->body)
-        return image_render(s, out);
     size_t size = old->len + sum_lengths(items, count);
     if (size > UINT32_MAX)
         return -EFBIG;
@@ -353,19 +225,46 @@ image_merge(const struct image *old, const struct kcm_snapshot *s,
                   image_new(size, old->count + count);
     if (i == NULL)
         return -ENOMEM;
-    put(i, writer_data(&header));
+    put(i, header);
     i->body = i->len;
-    qsort(items, count, sizeof(*items), by_raw);
     for (size_t n = 0; n < old->count; n++) {
-        int r = put_merged(i, old, n, items, count);
+        struct data bytes = image_entry_bytes(old, n);
+        int r = 0;
+        if (stays[n])
+            put_entry(i, bytes, old->table->entries[n].removed);
+        else
+            r = put_removed(i, bytes);
         if (r < 0)
             return r;
     }
-    qsort(items, count, sizeof(*items), by_canon);
-    for (size_t n = 0; n < count && !items[n].hidden; n++)
-        put_entry(i, items[n].cred.raw, false);
+    put_items(i, items, count);
     *out = take(i);
     return 0;
+}
+
+int
+image_merge(struct image *old, const struct kcm_snapshot *s,
+            struct image **out)
+{
+    *out = NULL;
+    size_t count = 0;
+    _cleanup_(freep) struct canon_item *items = canon_items(s, &count);
+    _cleanup_(freep) bool *stays = calloc(old->count + 1, sizeof(*stays));
+    _cleanup_(writer_free) struct writer header = {0};
+    bool all_stay;
+    image_write_header(&header, s);
+    if (items == NULL || stays == NULL || header.failed)
+        return -ENOMEM;
+    if (header.len != old->body)
+        return image_render(s, out);
+    if (!match_entries(old, items, count, stays, &all_stay))
+        return -ENOMEM;
+    if (all_stay && sum_lengths(items, count) == 0 &&
+        memcmp(header.p, old->buffer->bytes, old->body) == 0) {
+        *out = image_ref(old);
+        return 0;
+    }
+    return merge(old, writer_data(&header), items, count, stays, out);
 }
 
 /* --- change ------------------------------------------------------------ */
@@ -465,6 +364,13 @@ image_extends(const struct image *i, const struct image *old)
     return i == old ||
            (i->len >= old->len && i->body == old->body &&
             memcmp(i->buffer->bytes, old->buffer->bytes, old->len) == 0);
+}
+
+bool
+image_same_header(const struct image *a, const struct image *b)
+{
+    return a->body == b->body &&
+           memcmp(a->buffer->bytes, b->buffer->bytes, a->body) == 0;
 }
 
 bool

@@ -49,10 +49,11 @@ int image_render(const struct kcm_snapshot *s, struct image **out);
 
 /*
  * The image of s in which what old shows keeps its offset: what went away is
- * a removed entry of the same length, what is new comes at the end.  If the
- * header or the principal do not fit in place, the canonical image.
+ * a removed entry of the same length, what is new comes at the end; old
+ * itself if that is all.  If the header or the principal do not fit in place,
+ * the canonical image.
  */
-int image_merge(const struct image *old, const struct kcm_snapshot *s,
+int image_merge(struct image *old, const struct kcm_snapshot *s,
                 struct image **out);
 
 /*
@@ -73,6 +74,8 @@ int image_of_file(const struct image_file *f, struct image **out);
 /* Is old a prefix of i: does who read old read nothing wrong in i? */
 bool image_extends(const struct image *i, const struct image *old);
 bool image_equal(const struct image *a, const struct image *b);
+/* Do header and principal agree? */
+bool image_same_header(const struct image *a, const struct image *b);
 
 /* The entry that begins at or covers offset; count if there is none. */
 size_t image_find(const struct image *i, size_t offset);

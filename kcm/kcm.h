@@ -168,9 +168,9 @@ int kcm_replace(struct kcm *kcm, const struct caller *caller, const char *name,
  * done, use kcm_replace() and kcm_destroy(). */
 int kcm_move(struct kcm *kcm, const struct caller *caller, const char *from,
              const char *to);
-/* Does the daemon have that operation? */
-bool kcm_can_move(struct kcm *kcm, const struct caller *caller,
-                  const char *name);
+/* Does the daemon have that operation?  0 or KCM_UNSUPPORTED. */
+int kcm_can_move(struct kcm *kcm, const struct caller *caller,
+                 const char *name);
 /* The live credentials of a snapshot as content; *creds is for free(). */
 int kcm_content_of(const struct kcm_snapshot *s, struct kcm_content *content,
                    struct data **creds);

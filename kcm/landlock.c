@@ -101,7 +101,7 @@ allow_removal(int ruleset, const char *socket_path)
 }
 
 int
-landlock_confine(const char *socket_path, bool *active_out)
+landlock_confine(const char *socket_path, bool proc, bool *active_out)
 {
     *active_out = false;
     long version = syscall(SYS_landlock_create_ruleset, NULL, 0, VERSION_FLAG);
@@ -117,6 +117,8 @@ landlock_confine(const char *socket_path, bool *active_out)
         r = allow(ruleset, "/etc/localtime", READ_FILE);
     if (r == 0)
         r = allow(ruleset, "/usr/share/zoneinfo", READ_FILE | READ_DIR);
+    if (r == 0 && proc)
+        r = allow(ruleset, "/proc", READ_FILE);
     if (r == 0 && syscall(SYS_landlock_restrict_self, ruleset, 0) < 0)
         r = -errno;
     close(ruleset);

@@ -110,10 +110,13 @@ replace_any(struct kcm *kcm, const struct caller *caller, const char *name,
 {
     int r = replace_atomic(kcm, caller, name, content);
     bool refused = r == KCM_UNSUPPORTED && !is_too_long(kcm, name, content);
-    if (r == KCM_UNSUPPORTED && !kcm_can_move(kcm, caller, name))
-        return replace_in_place(kcm, caller, name, before, content);
-    if (r == KCM_UNSUPPORTED)
-        r = replace_by_move(kcm, caller, name, content);
+    if (r == KCM_UNSUPPORTED) {
+        r = kcm_can_move(kcm, caller, name);
+        if (r == 0)
+            r = replace_by_move(kcm, caller, name, content);
+        else if (r == KCM_UNSUPPORTED)
+            r = replace_in_place(kcm, caller, name, before, content);
+    }
     if (r == 0 && refused)
         __atomic_store_n(&kcm->replace, SUPPORT_NO, __ATOMIC_RELAXED);
     if (r < 0 && before != NULL)

@@ -322,6 +322,10 @@ drain_step(struct conn *c)
 
 /* A peer that answers nothing for this long is not going to. */
 #define DRAIN_MS (10 * 60 * 1000)
+/* Of a daemon that answers nobody: more are closed unread. */
+#define DRAINS_MAX 64u
+
+static unsigned drains; /* atomic */
 
 static void *
 drain(void *arg)
@@ -337,6 +341,7 @@ drain(void *arg)
             break;
     }
     conn_free(c);
+    __atomic_fetch_sub(&drains, 1, __ATOMIC_RELAXED);
     return NULL;
 }
 
@@ -349,11 +354,17 @@ conn_abandon(struct conn *c)
         conn_free(c);
         return;
     }
+    if (__atomic_add_fetch(&drains, 1, __ATOMIC_RELAXED) > DRAINS_MAX) {
+        __atomic_fetch_sub(&drains, 1, __ATOMIC_RELAXED);
+        conn_free(c);
+        return;
+    }
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attr, (size_t)256 * 1024);
     if (pthread_create(&thread, &attr, drain, c) != 0) {
         log_warn("no thread to drain an abandoned KCM connection");
+        __atomic_fetch_sub(&drains, 1, __ATOMIC_RELAXED);
         conn_free(c);
     }
     pthread_attr_destroy(&attr);

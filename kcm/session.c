@@ -297,8 +297,11 @@ complete_names(struct kcm *kcm, const struct caller *caller,
     unsigned n = 0;
     for (size_t i = 0; i < l->count; i++) {
         struct kcm_cache cache = l->caches[i];
+        int status = cache.name == NULL ? kcm_reply_status(&b, n) : 0;
+        if (status < 0)
+            return status;
         l->caches[i].name = NULL;
-        if (cache.name == NULL && kcm_reply_status(&b, n) == 0)
+        if (cache.name == NULL && status == 0)
             cache.name = name_of_reply(batch_reply(&b, n++));
         else if (cache.name == NULL)
             n++; /* gone since it was listed */

@@ -7,4 +7,5 @@ cache=/run/kcmfs/by-name/$(id -u).cron
 [ -d "$cache" ] || mkdir "$cache"
 export KRB5CCNAME=FILE:"$cache"/cache
 # -H 60: a ticket that is good for an hour more is not asked for again.
-exec k5start -q -H 60 -f "$KEYTAB" -k "$KRB5CCNAME" "$PRINCIPAL" -- "$@"
+k5start -q -H 60 -f "$KEYTAB" -k "$KRB5CCNAME" "$PRINCIPAL"
+exec "$@"

@@ -2,6 +2,7 @@
 """GSS-API by python3-gssapi (MIT's libgssapi):
 
   gsscache.py init CACHE|- SERVICE@HOST   initiate; CACHE or $KRB5CCNAME
+  gsscache.py select KEYTAB SERVICE@HOST...   who libkrb5 lets us be to each
   gsscache.py accept KEYTAB               accept a base64 token from stdin
 """
 import base64
@@ -20,6 +21,16 @@ def init(cache, service):
     print("token", base64.b64encode(context.step()).decode())
 
 
+def select(keytab, *services):
+    for service in services:
+        peer = gssapi.Name(service, gssapi.NameType.hostbased_service)
+        mine = gssapi.SecurityContext(name=peer, usage="initiate", flags=[])
+        keys = gssapi.Credentials(usage="accept", store={"keytab": keytab})
+        theirs = gssapi.SecurityContext(creds=keys, usage="accept")
+        theirs.step(mine.step())
+        print("peer", theirs.initiator_name)
+
+
 def accept(keytab):
     mine = gssapi.Credentials(usage="accept", store={"keytab": keytab})
     context = gssapi.SecurityContext(creds=mine, usage="accept")
@@ -27,4 +38,4 @@ def accept(keytab):
     print("peer", context.initiator_name)
 
 
-{"init": init, "accept": accept}[sys.argv[1]](*sys.argv[2:])
+{"init": init, "select": select, "accept": accept}[sys.argv[1]](*sys.argv[2:])

@@ -38,7 +38,8 @@ class Mount:
     def __truediv__(self, name):
         return os.path.join(self.path, name)
 
-    def start(self):
+    def start(self, says="mounted on"):
+        """Until it is mounted, and its log says so ("": logs elsewhere)."""
         if not os.access(self.binary, os.X_OK):
             raise Failed("%s is not built (make)" % self.binary)
         identity = {} if self.uid is None else {
@@ -56,7 +57,7 @@ class Mount:
                 raise Failed("kcmfs ended with status %d at start:\n%s" % (
                     self.process.returncode, tail(self.log)))
             # A dead mount that is to be cleaned up looks mounted too.
-            return "mounted on" in self.log_text()[before:] and any(
+            return says in self.log_text()[before:] and any(
                 m[2] == "fuse.kcmfs" for m in mounted(self.path))
         wait_for("the mount", ready)
         return self

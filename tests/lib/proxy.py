@@ -11,20 +11,26 @@ collected in `violations`:
 
 Faults on demand: hold(OPCODE) keeps the replies back until release(),
 replace_reply(OPCODE, BYTES) answers that instead, drop(OPCODE) closes
-without an answer; hold_uid(UID) holds all replies to one user.
+without an answer; hold_uid(UID) holds all replies to one user; fail_at(N,
+KIND) lets the Nth request from now on go wrong.  mangle(OPCODE, FUNCTION, UID)
+has FUNCTION(reply) say what is done instead: bytes to send, seconds to wait,
+CLOSE, and STALL, which is to send nothing more on this connection.
 """
+import collections
 import os
-import queue
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 
 from kcmwire import OPCODES, connect_as
 from util import Failed, HEIMDAL_SOCKET
 
 GC_CACHED = 1
+CLOSE, STALL = "close", "stall"
 ONE_PIECE = 32768
+REFUSAL = struct.pack(">Iii", 4, 0, -1765328188)        # INTERNAL
 
 
 class Proxy:
@@ -40,6 +46,9 @@ class Proxy:
         self.violations = []
         self.may_abandon = False        # a test of deadlines sets it
         self._held, self._replies, self._drops = set(), {}, set()
+        self._mangled = {}              # (opcode, uid or None): function
+        self._fail = None               # [requests left, kind, function]
+        self.failed = None              # the opcode that went wrong
         self._sockets = set()
         self._listener = None
         os.makedirs(self.run_dir, exist_ok=True)
@@ -91,7 +100,34 @@ class Proxy:
     def drop(self, opcode):
         self._drops.add(opcode)
 
+    def fail_at(self, number, kind, function=None):
+        """The request of this number, from now on, is not done and answered
+        INTERNAL ("refuse") or not at all ("hang"); or function() is called
+        and the connection closed, before it is done ("before") or when it
+        was, before the answer ("after")."""
+        with self.lock:
+            self._fail, self.failed = [number, kind, function], None
+
+    def mangle(self, opcode, function, uid=None):
+        self._mangled[opcode, uid] = function
+
+    def heal_uid(self, uid):
+        for key in [k for k in list(self._mangled) if k[1] == uid]:
+            del self._mangled[key]
+
+    def _due(self, name):
+        with self.lock:
+            if self._fail is None:
+                return None, None
+            self._fail[0] -= 1
+            if self._fail[0] != 0:
+                return None, None
+            self.failed = name
+            return self._fail[1:]
+
     def heal(self):
+        self._fail = None
+        self._mangled.clear()
         self._replies.clear()
         self._drops.clear()
         self.release()
@@ -164,8 +200,10 @@ class _Link:
     def __init__(self, proxy, client, server, uid):
         self.proxy, self.client, self.server = proxy, client, server
         self.uid = uid
-        self.pending = queue.Queue()    # opcode names, in order of requests
+        self.pending = collections.deque()  # (opcode name, function)
+        self.order = threading.Lock()       # of changes to it
         self.unanswered = 0
+        self.hung = False
 
     def requests(self):
         buffer = b""
@@ -209,10 +247,21 @@ class _Link:
                     self.proxy.round_trips += 1
                 self.unanswered += 1
             first = False
-            if name in self.proxy._drops:
+            kind, function = self.proxy._due(name)
+            if name in self.proxy._drops or kind == "before":
+                if function:
+                    function()
                 _shutdown(self.client)
                 raise ConnectionError("dropped on demand")
-            self.pending.put(name)
+            if kind == "hang":
+                self.hung = True
+            if self.hung:
+                continue
+            with self.order:
+                self.pending.append((kind or name, function))
+                self._refuse()
+            if kind == "refuse":
+                continue
             self.server.sendall(struct.pack(">I", size) + body)
         if buffer:
             size = struct.unpack(">I", buffer[:4])[0] if len(buffer) >= 4 \
@@ -245,15 +294,48 @@ class _Link:
                 head = self._exactly(8)
                 size, = struct.unpack(">I", head[:4])
                 message = head + self._exactly(size)
-                name = self.pending.get()
+                name, function = self.pending[0]
+                if function:
+                    function()
+                    _shutdown(self.client)
+                    return
                 with self.proxy.lock:
                     while {name, self.uid} & self.proxy._held:
                         self.proxy.lock.wait()
                     self.unanswered -= 1
                 message = self.proxy._replies.get(name, message)
-                self.client.sendall(message)
+                mangle = self.proxy._mangled.get(
+                    (name, self.uid), self.proxy._mangled.get((name, None)))
+                if mangle is None:
+                    self.client.sendall(message)
+                elif not self._send(mangle(message)):
+                    return
+                with self.order:
+                    self.pending.popleft()
+                    self._refuse()
         except (OSError, EOFError):
             _shutdown(self.client)
+
+    def _send(self, actions):
+        for action in actions:
+            if action == CLOSE:
+                _shutdown(self.client)
+                return False
+            if action == STALL:
+                return False
+            if isinstance(action, float):
+                time.sleep(action)
+            else:
+                self.client.sendall(action)
+        return True
+
+    def _refuse(self):
+        """Answer what is to be refused, as soon as it is its turn."""
+        while self.pending and self.pending[0][0] == "refuse":
+            self.pending.popleft()
+            with self.proxy.lock:
+                self.unanswered -= 1
+            self.client.sendall(REFUSAL)
 
     def _exactly(self, count):
         data = b""

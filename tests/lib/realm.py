@@ -126,9 +126,12 @@ class Realm:
         """A new keytab with the keys of these, left as they are."""
         path = self._path("keytab.%d.%d" % (os.getpid(), next(self._serial)))
         for name in names:
-            self._admin("ktadd -norandkey -k", path, name)
-        os.chmod(path, 0o644)       # test keys; any test uid reads them
+            self.add_to_keytab(path, name)
         return path
+
+    def add_to_keytab(self, path, name):
+        self._admin("ktadd -norandkey -k", path, name)
+        os.chmod(path, 0o644)       # test keys; any test uid reads them
 
     def set_life(self, name, seconds):
         """The longest ticket that the KDC gives this principal from now."""

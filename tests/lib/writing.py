@@ -3,6 +3,7 @@
 A Subject is one cache of one user in one mount, by every path form; its
 name begins with tkt, so that the collection shows it under a plain name.
 """
+import itertools
 import os
 import time
 
@@ -160,11 +161,21 @@ def pieces_of(data, size):
     return [data[i:i + size] for i in range(0, len(data), size)]
 
 
+_temps = itertools.count(100000)
+
+
 def rename_over(user, path, data, temp=None):
     """As MIT's kinit: one write to a temporary file beside, rename."""
-    temp = temp or path + ".AbC123"
+    temp = temp or "%s.%d" % (path, next(_temps))
     put(user, temp, data)
-    user.call(os.rename, temp, path)
+    try:
+        user.call(os.rename, temp, path)
+    except OSError:
+        try:
+            user.call(os.unlink, temp)
+        except OSError:
+            pass                # the daemon is gone, say
+        raise
 
 
 def opened(user, path, flags=os.O_RDWR, mode=0o600):

@@ -33,10 +33,11 @@ def collection_name(u, name, uuid):
 def odd_cache_names(t):
     m, u = t.mount(), t.user()
     w = t.wire(u)
-    made = {}
+    made = {str(u.uid): "bare@EXAMPLE.COM"}
     for number, suffix in enumerate(ODD):
-        made["%d:%s" % (u.uid, suffix)] = "p%d@EXAMPLE.COM" % number
-    made[str(u.uid)] = "bare@EXAMPLE.COM"
+        # sssd refuses some, and stores one without its backslash
+        if t.on != "sssd" or not set(suffix) & set('"\\=') and suffix != " ":
+            made["%d:%s" % (u.uid, suffix)] = "p%d@EXAMPLE.COM" % number
     for name, principal in made.items():
         made_cache(t, u, [ccfile.tgt(principal, 1790000000)], name=name,
                    offset=0, principal=principal)
@@ -58,7 +59,7 @@ def odd_cache_names(t):
     # each of them can be the primary
     listed = u.klist_names("DIR:%s/collection" % m)
     eq(sorted(listed.values()), sorted(made.values()))
-    for name in list(made)[::3] + ["%d:back\\slash" % u.uid]:
+    for name in list(made)[::3] + [n for n in made if "\\" in n]:
         check(not w.set_default(name).code, "SET_DEFAULT_CACHE")
         eq(u.text(m / "collection/primary"), collection[name] + "\n")
         eq(u.link(m / "default"), "by-name/" + tree.by_name(name))
@@ -260,7 +261,6 @@ def five_hundred(t):
         cache = u.read(paths.cache)
         for path in paths.forms.values():
             eq(u.read(path), cache)
-    eq(len(u.klist_names("DIR:%s/collection" % m)),
-       (count + 1) // 2 + 1, "principals by klist -l")
+    eq(len(u.klist_names("DIR:%s/collection" % m)), count, "klist -l")
     taken = time.monotonic() - begin
     check(taken < 20, "%d caches take %.1f s", count, taken)

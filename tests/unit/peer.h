@@ -9,6 +9,7 @@
 #include <check.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -21,7 +22,8 @@
 #include "../../kcm/wait.h"
 #include "samples.h"
 
-#define ANY 0xffffu
+#define ANY        0xffffu
+#define PEER_RULES 8
 
 enum manner {
     HONEST,
@@ -50,7 +52,8 @@ struct rule {
     enum manner manner;
     int32_t arg;
     struct data body;
-    bool always; /* and all later ones */
+    bool always;   /* and all later ones */
+    unsigned hits; /* counted */
 };
 
 #define RULE(o, n, m, a)                                                      \
@@ -60,7 +63,7 @@ struct peer {
     char dir[32], path[48];
     struct kcm_server *server;
     pthread_mutex_t lock;
-    struct rule rules[4];
+    struct rule rules[PEER_RULES];
     int listen_fd;
     pthread_t thread;
     int fds[512]; /* of connections by number; -1: closed */
@@ -100,7 +103,7 @@ peer_rule(struct peer *peer, unsigned opcode)
     pthread_mutex_lock(&peer->lock);
     peer->requests++;
     peer->seen[opcode < 31 ? opcode : 31]++;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < PEER_RULES; i++) {
         struct rule *r = &peer->rules[i];
         if (r->manner == HONEST || (r->opcode != ANY && r->opcode != opcode))
             continue;
@@ -110,6 +113,7 @@ peer_rule(struct peer *peer, unsigned opcode)
         }
         found = *r;
         peer->hits++;
+        r->hits++;
         if (!r->always)
             r->manner = HONEST;
         break;
@@ -122,7 +126,8 @@ peer_rule(struct peer *peer, unsigned opcode)
 static inline bool
 peer_bend(struct peer_conn *c, const struct rule *rule, struct writer *w)
 {
-    uint32_t arg = (uint32_t)rule->arg, len = (uint32_t)w->len - 8;
+    uint32_t arg = (uint32_t)rule->arg;
+    uint32_t len = w->len > 8 ? (uint32_t)w->len - 8 : 0;
     struct data most = {w->p, w->len / 2};
     switch (rule->manner) {
     case DELAY:
@@ -200,8 +205,10 @@ peer_answer(struct peer_conn *c, struct data request)
     unsigned opcode = (unsigned)(request.p[2] << 8 | request.p[3]);
     struct rule rule = peer_rule(c->peer, opcode);
     struct writer w = {0};
+    bool refused =
+        rule.manner == OUTER || rule.manner == INNER || rule.manner == BOTH;
     bool goes_on = rule.manner != BEFORE;
-    if (goes_on)
+    if (goes_on && !refused)
         goes_on = kcm_server_handle(c->peer->server, c->uid, c->uid, request,
                                     &w) == 0;
     if (goes_on)
@@ -296,6 +303,7 @@ peer_listen(struct peer *peer)
 {
     peer->stopping = false;
     ck_assert_int_eq(kcm_server_listen(peer->path, &peer->listen_fd), 0);
+    ck_assert_int_eq(fcntl(peer->listen_fd, F_SETFL, 0), 0); /* blocking */
     pthread_create(&peer->thread, NULL, peer_accept, peer);
 }
 
@@ -359,7 +367,7 @@ peer_rule_set(struct peer *peer, int n, struct rule rule)
 static inline void
 peer_rules_clear(struct peer *peer)
 {
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < PEER_RULES; i++)
         peer_rule_set(peer, i, (struct rule){.manner = HONEST});
 }
 

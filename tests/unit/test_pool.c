@@ -60,6 +60,7 @@ START_TEST(kept)
     ck_assert_int_eq(pool_get(pool, &caller, &again), 0);
     ck_assert_ptr_ne(c, again);
     ck_assert(!again->used);
+    ck_assert_int_eq(noop(again, &caller), 0);
     pool_put(pool, c);
     pool_put(pool, again);
     ck_assert_uint_eq(peer.accepted, 2);

@@ -37,8 +37,7 @@ check_bytes(struct data d, const char *hex)
 {
     struct writer w = {0};
     sample_hex(&w, hex);
-    ck_assert_uint_eq(d.len, w.len);
-    ck_assert_mem_eq(d.p, w.p, w.len);
+    ck_assert(data_equal(d, writer_data(&w)));
     writer_free(&w);
 }
 

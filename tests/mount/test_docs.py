@@ -1,0 +1,296 @@
+"""README, manual pages and completion: every command in them runs, every
+option is in them, and nothing else."""
+import json
+import os
+import re
+
+from harness import BUILD, REPO, test
+from stranger import MOUNT, Host
+from util import check, eq, has, run
+
+PAGES = ("fs/kcmfs.8", "fs/kcmfs.5", "kcm/kcmd.8", "examples/kcmls.1")
+SVC = "svc0/host.example.com"
+
+
+def text_of(path):
+    with open(os.path.join(REPO, path)) as f:
+        return f.read()
+
+
+def person(t, name="alice"):
+    """A user, and the name that stands for them in the texts made theirs."""
+    u = t.user(principal=None)
+    t.realm.add("%s%d" % (name, u.uid))
+    return u
+
+
+def fitted(u, script):
+    """The script with names that exist here."""
+    for name in ("alice", "bob"):
+        script = script.replace(name + "@", "%s%d@" % (name, u.uid))
+    return script.replace("host%2Fa.example.com", "svc0%2Fhost.example.com")
+
+
+# ------------------------------------------------------------------ README
+
+def readme_blocks():
+    return re.findall(r"^```sh\n(.*?)^```", text_of("README.md"), re.M | re.S)
+
+
+@test("sssd", "heimdal", "none")
+def readme(t):
+    """A stranger's way through it, on a host with that daemon or none."""
+    blocks = readme_blocks()
+    command = "apt-get update && apt-get install -y make && make "
+    eq(blocks[:2], [command + "run\n", command + "test\n"])
+    makefile = text_of("Makefile")
+    check(re.search(r"^run: deps.*\n(\t.*\n)*?\t.*examples/run.sh \$\(MNT\)",
+                    makefile, re.M), "make run")
+    check(re.search(r"^test: deps-test.*\n(\t.*\n)*?\t.* check$", makefile,
+                    re.M), "make test")
+    host, u = Host(t), person(t)
+    out = host.mount()
+    has(out, "No KCM daemon answers" if t.on == "none"
+        else "A KCM daemon answers")
+    has(host.mount(), "mounted on %s already" % MOUNT)
+    shown = []
+    for block in blocks[2:]:
+        check("apt-get" not in block, block)
+        shown.append(host.sh(fitted(u, block), user=u,
+                             input=b"pass word\n").out)
+    first, status, _, scripts = shown
+    eq(first.count("Default principal: alice%d@EXAMPLE.COM" % u.uid), 2,
+       "klist by FILE: and by KCM:")
+    check(re.search(r"Ticket cache: KCM:%d" % u.uid, first), first)
+    has(first, "hours", "info")
+    has(first, "krbtgt%2FEXAMPLE.COM@EXAMPLE.COM", "ls -l")
+    has(status, "answers: yes")
+    eq(scripts.splitlines()[:2], ["alice%d@EXAMPLE.COM" % u.uid, "false"])
+    check(re.match(r"\d{10}", scripts.splitlines()[2]), scripts)
+    has(scripts, "tickets/krbtgt")
+    host.sh("umount " + MOUNT)
+
+
+@test("kcmd")
+def readme_errors(t):
+    """What `when it does not work` says is what is met."""
+    daemon = t.own_daemon()
+    host, u = Host(t), t.user()
+    host.mount()
+    cc = {"KRB5CCNAME": "FILE:%s/default/cache" % MOUNT}
+    table = text_of("README.md").split("## When it does not work")[1]
+
+    def says(text, script, **options):
+        r = host.sh(script, user=u, code=None, **options)
+        check(r.code != 0, "%s is no error: %s", script, r)
+        has(r.err, text)
+        has(table, text, "the table of errors")
+    says("No credentials cache found", "klist", env=cc)
+    kinit = "kinit -k -t %s %s" % (u.keytab, u.principal)
+    host.sh(kinit, user=u, env=cc)
+    daemon.stop()
+    says("Credentials cache I/O operation failed", kinit, env=cc)
+    says("Connection refused", "cat %s/default/cache" % MOUNT)
+    daemon.start()
+    host.sh("umount %s && kcmfs -o ro %s" % (MOUNT, MOUNT))
+    says("Credentials cache permissions incorrect", kinit, env=cc)
+    says("Read-only file system", "echo >%s/default/x" % MOUNT)
+    host.sh("kill -9 $(grep -lsx kcmfs /proc/[0-9]*/comm | cut -d/ -f3 |"
+            " grep -x '%s')" % "\\|".join(map(str, host.served())))
+    says("Transport endpoint is not connected", "ls " + MOUNT)
+    host.mount()
+    host.sh(kinit, user=u, env=cc)
+    private = "mkdir ~/kcm; ln -s %s/default/cache ~/link" % MOUNT
+    host.sh(private, user=u)
+    r = u.heimdal("heimtools", "klist", "-c", "FILE:%s/link" % u.home,
+                  code=None)
+    has(r.out + r.err, "Refuses to open symlinks for caches")
+    has(table, "Refuses to open symlinks for caches")
+
+
+@test("none")
+def paths_in_the_texts_exist(t):
+    for page in ("README.md", "examples/DESIGN.md"):
+        text = text_of(page)
+        here = os.path.dirname(os.path.join(REPO, page))
+        for link in re.findall(r"\]\(([^)#:]+)\)", text):
+            check(os.path.exists(os.path.join(here, link)), link)
+        for path in re.findall(r"`((?:fs|kcm|tests|examples)/[\w./-]+)`",
+                               text):
+            check(os.path.exists(os.path.join(REPO, path)), "%s: %s", page,
+                  path)
+        for target in re.findall(r"`make ([a-z-]+)", text):
+            check(re.search(r"^%s:|PHONY:.*\b%s\b" % (target, target),
+                            text_of("Makefile"), re.M), target)
+
+
+# ------------------------------------------------------------ manual pages
+
+@test("none")
+def manual_lint(t):
+    for page in PAGES:
+        r = run(["mandoc", "-T", "lint", os.path.join(REPO, page)], code=None)
+        bad = [line for line in r.out.splitlines()
+               if "referenced manual not found" not in line
+               and "outdated mandoc.db" not in line]
+        eq(bad, [], page)
+        r = run(["groff", "-mandoc", "-ww", "-b", "-z", "-K", "utf8", "-T",
+                 "utf8", os.path.join(REPO, page)])
+        eq(r.err, "", "groff " + page)
+    eq(text_of("fs/mount.kcmfs.8"), ".so man8/kcmfs.8\n")
+
+
+def rendered(page):
+    out = run(["mandoc", "-T", "ascii", os.path.join(REPO, page)]).out
+    return re.sub(r".\x08", "", out)
+
+
+def help_options():
+    """(options of the command line, mount options) of kcmfs --help."""
+    text = run([os.path.join(BUILD, "kcmfs"), "--help"]).out
+    line, mount = re.search(
+        r"^Options:\n(.*?)^Mount options.*?:\n(.*?)^Passed on .*?:\n(.*?)\n\n",
+        text, re.M | re.S).group(1, 2)
+    passed = re.search(r"^Passed on .*?:\n(.*?)\n\n", text,
+                       re.M | re.S).group(1).split()
+    words = set(re.findall(r"^  (-\w)|(--[\w-]+=?)", line, re.M))
+    return ({w for pair in words for w in pair if w},
+            set(re.findall(r"^  (\w+=?)", mount, re.M)) | set(passed))
+
+
+@test("none")
+def manual_has_every_option(t):
+    text = rendered("fs/kcmfs.8")
+    line, mount = help_options()
+    for option in line | mount:
+        name = option.rstrip("=")
+        check(re.search(r"(?<![\w-])%s(?![\w-])" % re.escape(name), text)
+              or (len(name) == 2 and name[1] in "dfhsV"),
+              "kcmfs.8 lacks %s", option)
+    for option in re.findall(r"^ +(--[\w-]+)", text, re.M):
+        check(option in {o.rstrip("=") for o in line}, option)
+    text = rendered("kcm/kcmd.8")
+    usage = run([os.path.join(BUILD, "kcmd"), "-h"]).out
+    for option in re.findall(r"^  (--?[\w-]+)", usage, re.M):
+        has(text, option, "kcmd.8")
+
+
+def examples(page):
+    """The literal blocks of EXAMPLES: [[(prompt, command), ...], ...]"""
+    text = text_of(page).split(".Sh EXAMPLES")[1].split("\n.Sh ")[0]
+    found = []
+    for block in re.findall(r"^\.Bd -literal[^\n]*\n(.*?)^\.Ed", text,
+                            re.M | re.S):
+        commands = []
+        for line in block.replace("\\e", "\\").splitlines():
+            if line[:2] in ("$ ", "# "):
+                commands.append([line[0], line[2:]])
+            elif commands:          # the rest of a command, or its output
+                commands[-1][1] += "\n" + line
+            else:
+                commands.append([" ", line])
+        found.append(commands)
+    return found
+
+
+@test("kcmd", "sssd", "heimdal")
+def manual_examples_of_the_tree(t):
+    host, u = Host(t), person(t)
+    t.realm.add("bob%d" % u.uid)
+    host.mount()
+    outs = []
+    for number, block in enumerate(examples("fs/kcmfs.5")):
+        script = "\n".join(command for _, command in block)
+        outs.append(host.sh(fitted(u, script), user=u,
+                            input=b"pass word\n").out)
+        if number in (0, 2):        # tickets for the examples that follow
+            host.sh("kvno -q " + SVC, user=u, env={"KRB5CCNAME": "KCM:"})
+    kinit, jq, found, attributes, other = outs
+    has(attributes, 'user.kcm.principal="alice%d@EXAMPLE.COM"' % u.uid)
+    has(kinit, "alice%d@EXAMPLE.COM" % u.uid)
+    eq(jq.splitlines()[0], "true")
+    has(jq, SVC + "@EXAMPLE.COM")
+    check(re.search(r"^alice\S+\tKCM:\S+\t20\d\d-\d\d-\d\dT", jq, re.M), jq)
+    has(found, "./svc0%2Fhost.example.com@EXAMPLE.COM")
+    has(found, "krbtgt/EXAMPLE.COM@EXAMPLE.COM")
+    eq(other.strip(), "Password for bob%d@EXAMPLE.COM:" % u.uid)
+    eq(host.sh("readlink %s/default" % MOUNT, user=u).out,
+       "by-name/%d.other\n" % u.uid)
+    eq(host.sh("ls %s/by-name" % MOUNT, user=u).out.count("other"), 0)
+
+
+@test("none")
+def manual_examples_of_the_program(t):
+    host, u = Host(t), person(t)
+    for block in examples("fs/kcmfs.8"):
+        script = "\n".join(command for _, command in block)
+        if script.startswith("mount -t"):
+            continue                # test_cli.py has mount(8) and fstab
+        if script.startswith("journalctl"):
+            entry = {"KCMFS_UID": "1000", "KCMFS_PROGRAM": "klist",
+                     "KCMFS_CACHE": "1000"}
+            out = host.sh(re.sub(r"^journalctl[^|]*\|", "", script),
+                          input=json.dumps(entry).encode()).out
+            eq(out, "1000\tklist\t1000\n")
+            continue
+        root = block[0][0] == "#"
+        if "--embedded" in script:
+            host.sh("umount " + MOUNT)
+        host.sh(script, user=None if root else u)
+    has(host.sh("cat %s/.kcmfs/status" % MOUNT).out, "source: embedded")
+    host.sh("kinit alice%d && klist && klist KCM:" % u.uid, user=u,
+            env={"KRB5CCNAME": "FILE:%s/default/cache" % MOUNT},
+            input=b"pass word\n")
+    # kcmls.1 and, where nobody has the socket, kcmd.8
+    has(host.sh("kcmls", user=u).out, "alice%d@EXAMPLE.COM" % u.uid)
+    host.sh("umount " + MOUNT)
+    for prompt, command in examples("kcm/kcmd.8")[0]:
+        user = None if prompt == "#" else u
+        out = host.sh(fitted(u, command), user=user,
+                      input=b"pass word\n").out
+    has(out, "alice%d@EXAMPLE.COM" % u.uid)
+    for pid in host.served():
+        host.sh("kill %d" % pid)
+
+
+@test("none")
+def schema_and_description_agree(t):
+    """The members that kcm/describe.h lists are those of the schema."""
+    schema = json.loads(text_of("examples/info.schema.json"))
+    comment = text_of("kcm/describe.h").split(" * The same for programs")[1]
+    comment = comment.split(" */")[0]
+    names = list(schema["properties"])
+    for part in ("ticket", "config"):
+        names += schema["$defs"][part]["properties"]
+    for name in names:
+        check(re.search(r"\b%s\b" % name, comment), name)
+
+
+# -------------------------------------------------------------- completion
+
+def complete(t, *words):
+    """What <Tab> offers behind these words."""
+    script = """. %s
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+compopt() { :; }
+_%s "$1" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+printf '%%s\\n' "${COMPREPLY[@]}"
+""" % (os.path.join(REPO, "examples/completion/kcmfs"), words[0])
+    return run(["bash", "-c", script, "bash", *words],
+               cwd=t.dir).out.split()
+
+
+@test("none")
+def completion_knows_every_option(t):
+    line, mount = help_options()
+    eq(set(complete(t, "kcmfs", "-")), line)
+    eq(set(complete(t, "kcmfs", "-o", "")), mount)
+    usage = run([os.path.join(BUILD, "kcmd"), "-h"]).out
+    ours = set(complete(t, "kcmd", "-"))
+    eq({o for o in ours if o not in ("--help", "--version")},
+       {a + b for a, b in re.findall(r"^  (--?[\w-]+)(=?)", usage, re.M)})
+    eq(complete(t, "kcmfs", "-o", "ro,tim"), ["ro,timeout="])
+    eq(complete(t, "kcmfs", "em"), ["embedded"])
+    os.mkdir(os.path.join(t.dir, "point"))
+    eq(complete(t, "kcmfs", "kcm", "po"), ["point"])
+    eq(complete(t, "kcmfs", "--kcm-socket", "=", "po"), ["point"])

@@ -1,0 +1,462 @@
+"""A KCM daemon that answers anything but what it should, through a mount.
+
+A proxy before a real kcmd spoils the replies to one opcode of one user.
+Whatever comes: an errno that fits, in time, never bytes of two replies or of
+a cache as it never was, and all is well as soon as the daemon is.
+"""
+import errno
+import os
+import struct
+import threading
+import time
+
+import ccfile
+from harness import test
+from kcmwire import z
+from made import made_cache
+from proxy import CLOSE, STALL
+from tree import by_name
+from util import Failed, check, eq, raises, wait_for
+from writing import append, rename_over
+
+TIMEOUT = 2                     # seconds, of the mounts here
+SLACK = 1.5                     # for a loaded machine
+NONSENSE = {errno.EIO}
+
+
+def reply(code=0, body=b"", outer=0):
+    return struct.pack(">Iii", 4 + len(body), outer, code) + body
+
+
+def length(message, value):
+    return struct.pack(">I", value & 0xffffffff) + message[4:]
+
+
+# What is done with a good reply, and the errnos that may come of it; None:
+# the call may succeed.
+FAULTS = {
+    "nothing": (lambda m: [STALL], {errno.ETIMEDOUT}),
+    "half": (lambda m: [m[:len(m) // 2], STALL], {errno.ETIMEDOUT}),
+    "all but a byte": (lambda m: [m[:-1], STALL], {errno.ETIMEDOUT}),
+    "late": (lambda m: [0.3, m], {None}),
+    "bytes": (lambda m: [bytes([b]) for b in m], {None}),
+    "header, then body": (lambda m: [m[:8], 0.1, m[8:]], {None}),
+    "closed": (lambda m: [CLOSE], NONSENSE),
+    "closed in the length": (lambda m: [m[:3], CLOSE], NONSENSE),
+    "closed in the status": (lambda m: [m[:9], CLOSE], NONSENSE),
+    "closed at the last byte": (lambda m: [m[:-1], CLOSE], NONSENSE),
+    "absurd length": (lambda m: [length(m, 0xfffffff0), STALL], NONSENSE),
+    "negative length": (lambda m: [length(m, 0x80000000), STALL], NONSENSE),
+    "length 0": (lambda m: [length(m, 0)[:8], STALL], NONSENSE),
+    "length 2": (lambda m: [length(m, 2)[:10], STALL], NONSENSE),
+    "too long by 16": (lambda m: [length(m, len(m) + 8), STALL],
+                       {errno.ETIMEDOUT}),
+    "twice": (lambda m: [m + m], {None} | NONSENSE),
+    "with another one": (lambda m: [m + reply(0, b"x\0")],
+                         {None} | NONSENSE),
+    "unknown status": (lambda m: [reply(-1)], NONSENSE),
+    "unknown outer status": (lambda m: [reply(0, b"", -77)], NONSENSE),
+    "positive status": (lambda m: [reply(123456)], NONSENSE),
+    "smallest status": (lambda m: [reply(-0x80000000)], NONSENSE),
+}
+
+
+class Attacked:
+    """One user's cache behind the proxy, with a thread for their attempts."""
+
+    def __init__(self, t, m, p, good):
+        self.t, self.m, self.p = t, m, p
+        self.u, self.good = t.user(), good
+        self.start = int(time.time()) - 5000
+        self.name = "%d:tktx" % self.u.uid
+        self.client = ccfile.princ(self.u.principal)
+        self.creds = [ccfile.tgt(self.client, self.start)]
+        self.creds += [self.ticket(i) for i in range(1, 8)]
+        self.serial = 8
+        made_cache(good, self.u, self.creds, self.name, offset=0)
+        self.wire = good.wire(self.u)
+        self.wire.set_default(self.name)
+        self.dir = m / ("by-name/" + by_name(self.name))
+        self.path = self.dir + "/cache"
+
+    def ticket(self, number, **more):
+        return ccfile.ticket(self.client, "h%d@EXAMPLE.COM" % number,
+                             self.start + number, **more)
+
+    def next(self, **more):
+        self.serial += 1
+        return self.ticket(self.serial, **more)
+
+    def change(self):
+        """Behind the mount's back, so that it has something to fetch."""
+        for _ in range(6):
+            self.creds.append(self.next())
+            self.wire.store(self.name, self.creds[-1].bytes())
+
+    def in_kcm(self):
+        return sorted(self.wire.creds(self.name))
+
+    def whole(self, image):
+        got = sorted(c.bytes() for c in ccfile.parse(image).creds)
+        eq(got, sorted(c.bytes() for c in self.creds), "the cache read")
+
+    def attempt(self, function):
+        """(errno or None, seconds) of one call."""
+        begin = time.monotonic()
+        code = None
+        try:
+            function()
+        except OSError as e:
+            code = e.errno
+        return code, time.monotonic() - begin
+
+
+def behind(t, *options):
+    """A mount on a proxy on a kcmd; t's wire clients stay on the kcmd."""
+    p = t.proxy()
+    return p, t.mount("-o", "timeout=%d" % TIMEOUT, *options,
+                      socket=p.socket)
+
+
+def at_once(bodies):
+    """Runs them in threads; the first failure is ours."""
+    errors = []
+
+    def guard(body):
+        try:
+            body()
+        except BaseException as e:      # noqa: B902
+            errors.append(e)
+    threads = [threading.Thread(target=guard, args=(b,)) for b in bodies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def judge(what, fault, code, seconds, also=()):
+    allowed = FAULTS[fault][1] | set(also)
+    check(code in allowed, "%s, reply %s: %s, not one of %s", what, fault,
+          code and os.strerror(code),
+          [c and os.strerror(c) for c in allowed])
+    check(seconds < TIMEOUT + SLACK, "%s, reply %s: %.1f s", what, fault,
+          seconds)
+
+
+def health(m):
+    """(descriptors, threads) of the mount's process."""
+    pid = m.process.pid
+    return (len(os.listdir("/proc/%d/fd" % pid)),
+            len(os.listdir("/proc/%d/task" % pid)))
+
+
+# --------------------------------------------------------------- reading
+
+def read_attempts(a, op):
+    """What asks for op: (function, errnos that it may give besides)."""
+    def read_cache():
+        image = a.u.read(a.path)
+        a.whole(image)
+
+    def read_changed():
+        a.change()
+        read_cache()
+    return {
+        "GET_CRED_UUID_LIST": read_changed, "GET_PRINCIPAL": read_changed,
+        "GET_KDC_OFFSET": read_changed, "GET_CRED_LIST": read_changed,
+        "GET_CRED_BY_UUID": read_changed,
+        "GET_CACHE_UUID_LIST": lambda: a.u.list(a.m / "by-name"),
+        "GET_DEFAULT_CACHE": lambda: a.u.link(a.m / "default"),
+    }[op]
+
+
+def spoil_reading(t, p, m, ops, skipped=()):
+    attacked = {op: Attacked(t, m, p, t) for op in ops}
+
+    def body(op):
+        a = attacked[op]
+        attempt = read_attempts(a, op)
+        a.whole(a.u.read(a.path))
+        for fault, (spoil, _) in FAULTS.items():
+            p.mangle(op, spoil, a.u.uid)
+            code, seconds = a.attempt(attempt)
+            also = {None} if op == "GET_KDC_OFFSET" else ()
+            if fault in skipped:
+                continue
+            if op == "GET_CRED_LIST" and "status" in fault:
+                also = {None}           # the way round is there
+            if op == "GET_DEFAULT_CACHE":
+                also = {None}           # what was so before
+            judge(op, fault, code, seconds, also)
+            p.heal_uid(a.u.uid)
+            if fault == "twice" or fault.startswith("with"):
+                a.u.read(a.path)
+            a.whole(a.u.read(a.path))
+            eq(a.in_kcm(), sorted(c.bytes() for c in a.creds), "KCM")
+    at_once([lambda op=op: body(op) for op in ops])
+
+
+@test("kcmd")
+def reading(t):
+    """Every operation of the read path, each with every fault."""
+    p, m = behind(t)
+    p.may_abandon = True
+    spoil_reading(t, p, m, ["GET_CRED_UUID_LIST", "GET_PRINCIPAL",
+                            "GET_KDC_OFFSET", "GET_CRED_LIST",
+                            "GET_CACHE_UUID_LIST", "GET_DEFAULT_CACHE"])
+    check(m.alive(), "kcmfs is dead")
+
+
+@test("kcmd")
+def reading_without_extensions(t):
+    """The same by UUIDs, as on Heimdal."""
+    t.own_daemon("--no-mit-extensions")
+    p, m = behind(t)
+    p.may_abandon = True
+    # Replies have no numbers: one too many among those to a batch, all of
+    # them credentials, shifts the others.
+    spoil_reading(t, p, m, ["GET_CRED_BY_UUID", "GET_CRED_UUID_LIST"],
+                  skipped=("twice", "with another one"))
+    check(m.alive(), "kcmfs is dead")
+
+
+@test("kcmd")
+def closed_at_every_byte(t):
+    p, m = behind(t)
+    p.may_abandon = True
+    a = Attacked(t, m, p, t)
+    a.whole(a.u.read(a.path))
+    for op in ("GET_CRED_UUID_LIST", "GET_PRINCIPAL"):
+        size = []
+        p.mangle(op, lambda b: [size.append(len(b)) or b], a.u.uid)
+        a.u.read(a.path)
+        for cut in range(size[0]):
+            p.mangle(op, lambda b, cut=cut: [b[:cut], CLOSE], a.u.uid)
+            code, seconds = a.attempt(lambda: a.u.read(a.path))
+            check(code == errno.EIO and seconds < TIMEOUT + SLACK,
+                  "%s cut at %d: %s in %.1f s", op, cut, code, seconds)
+        p.heal_uid(a.u.uid)
+        a.whole(a.u.read(a.path))
+
+
+@test("kcmd")
+def lists_that_lie(t):
+    """Counts, lengths, odd lists of UUIDs: EIO, and nothing is believed."""
+    p, m = behind(t)
+    p.may_abandon = True
+    a = Attacked(t, m, p, t)
+    a.whole(a.u.read(a.path))
+
+    def listed(*counts, rest=b""):
+        return reply(0, struct.pack(">%dI" % len(counts), *counts) + rest)
+
+    def spoiled(op, message, *codes):
+        a.change()
+        p.mangle(op, lambda m: [message], a.u.uid)
+        code, seconds = a.attempt(lambda: a.whole(a.u.read(a.path)))
+        check(code in codes and seconds < TIMEOUT + SLACK,
+              "%s answers %r...: %s in %.1f s", op, message[:40],
+              code and os.strerror(code), seconds)
+        p.heal_uid(a.u.uid)
+        a.whole(a.u.read(a.path))
+    for size in (1, 15, 17, 16 * 7 + 8):
+        spoiled("GET_CRED_UUID_LIST", reply(0, b"u" * size), errno.EIO)
+    spoiled("GET_CRED_LIST", reply(0), errno.EIO)
+    spoiled("GET_CRED_LIST", listed(0xffffffff), errno.EIO)
+    spoiled("GET_CRED_LIST", listed(0x40000000, 4, rest=b"abcd"), errno.EIO)
+    # of another number than the UUIDs: asked again, another way
+    spoiled("GET_CRED_LIST", listed(6, 0x7fffffff, rest=b"x" * 100),
+            None, errno.EIO)
+    for body in (b"", b"\0", struct.pack(">II", 1, 0xffffffff),
+                 struct.pack(">III", 1, 0, 0xfffffff0) + b"R"):
+        spoiled("GET_PRINCIPAL", reply(0, body), errno.EIO, errno.ENOENT)
+
+
+@test("kcmd")
+def far_too_many_uuids(t):
+    """10^5 of them, of credentials and of caches."""
+    p, m = behind(t)
+    p.may_abandon = True
+    a, b = Attacked(t, m, p, t), Attacked(t, m, p, t)
+    a.whole(a.u.read(a.path))
+    many = reply(0, os.urandom(16 * 100000))
+    a.change()
+    for op, function in (
+            ("GET_CRED_UUID_LIST", lambda: a.u.read(a.path)),
+            ("GET_CACHE_UUID_LIST", lambda: a.u.list(m / "by-name"))):
+        p.mangle(op, lambda m: [many], a.u.uid)
+        code, seconds = a.attempt(function)
+        check(code in (None, errno.EIO, errno.ETIMEDOUT, errno.EAGAIN),
+              "%s: %s", op, code)
+        check(seconds < TIMEOUT + 2 * SLACK, "%s: %.1f s", op, seconds)
+        b.whole(b.u.read(b.path))
+        p.heal_uid(a.u.uid)
+        a.whole(a.u.read(a.path))
+
+
+@test("kcmd")
+def far_too_much(t):
+    """64 MiB of credentials, and one byte more than a reply may have."""
+    p, m = behind(t)
+    p.may_abandon = True
+    a, b = Attacked(t, m, p, t), Attacked(t, m, p, t)
+    a.whole(a.u.read(a.path))
+    rss = resident(m)
+    big = a.ticket(1, size=1 << 20).bytes()
+    for count in (63, 65):
+        body = struct.pack(">I", count) + count * (
+            struct.pack(">I", len(big)) + big)
+        a.change()
+        p.mangle("GET_CRED_LIST", lambda m: [reply(0, body)], a.u.uid)
+        code, seconds = a.attempt(lambda: a.u.read(a.path))
+        check(code in (errno.EIO, errno.ETIMEDOUT, errno.EAGAIN),
+              "%d MiB: %s", count, code)
+        check(seconds < TIMEOUT + 2 * SLACK, "%.1f s", seconds)
+        b.whole(b.u.read(b.path))
+        p.heal_uid(a.u.uid)
+        a.whole(a.u.read(a.path))
+    wait_for("the memory to be given back",
+             lambda: resident(m) < rss + (64 << 20))
+
+
+def resident(m):
+    with open("/proc/%d/statm" % m.process.pid) as f:
+        return int(f.read().split()[1]) * 4096
+
+
+@test("kcmd")
+def nothing_leaks(t):
+    """Descriptors and threads after many failures of each kind."""
+    p, m = behind(t)
+    p.may_abandon = True
+    people = [Attacked(t, m, p, t) for _ in range(4)]
+
+    def round_of_faults(a):
+        for fault in ("closed", "closed in the status", "absurd length",
+                      "length 2", "unknown status", "twice"):
+            p.mangle("GET_PRINCIPAL", FAULTS[fault][0], a.u.uid)
+            for _ in range(3):
+                a.attempt(lambda: a.u.read(a.path))
+            p.heal_uid(a.u.uid)
+        a.whole(a.u.read(a.path))
+    at_once([lambda a=a: round_of_faults(a) for a in people])
+    settled = health(m)
+    for _ in range(4):
+        at_once([lambda a=a: round_of_faults(a) for a in people])
+    wait_for("descriptors and threads as before: %r" % (settled,),
+             lambda: health(m)[0] <= settled[0] + 4 and
+             health(m)[1] <= settled[1] + 8)
+
+
+@test("kcmd")
+def abandoned_is_drained(t):
+    """A request that took too long: its connection is read to the end and
+    then closed, and is never used for another."""
+    p, m = behind(t)            # may_abandon stays off: that is the test
+    a = Attacked(t, m, p, t)
+    a.whole(a.u.read(a.path))
+    settled = health(m)
+    for _ in range(3):
+        p.hold_uid(a.u.uid)
+        a.change()
+        raises(errno.ETIMEDOUT, a.u.read, a.path)
+        p.release()
+        a.whole(a.u.read(a.path))
+    wait_for("the connections to be closed",
+             lambda: health(m)[0] <= settled[0] + 1)
+
+
+# --------------------------------------------------------------- writing
+
+def writes(a):
+    """{opcode: (function that needs it, may it have been done in part)}"""
+    def store():
+        a.pending = [a.next()]
+        append(a.u, a.path, a.pending[0].bytes())
+
+    def replace():
+        a.pending = [a.next(), a.next()]
+        rename_over(a.u, a.path,
+                    ccfile.Cache(a.client, a.pending).bytes())
+    return {"STORE": store, "REPLACE": replace}
+
+
+def outcome(a, op, code):
+    """After a write: what the daemon holds is what was before or after it,
+    after it if it was said to be done."""
+    before = sorted(c.bytes() for c in a.creds)
+    new = sorted(c.bytes() for c in a.pending)
+    after = new if op == "REPLACE" else sorted(before + new)
+    got = a.in_kcm()
+    # A store that was lost on the way may have been made twice.
+    if got == after or sorted(set(got)) == sorted(set(after)):
+        a.creds = list(a.pending) if op == "REPLACE" else \
+            a.creds + a.pending
+    else:
+        check(code is not None, "%s is said to be done, and is not", op)
+        check(got == before, "%s: %d credentials, not %d or %d", op,
+              len(got), len(before), len(after))
+
+
+@test("kcmd")
+def writing(t):
+    """STORE and REPLACE, each answered with every fault."""
+    p, m = behind(t)
+    p.may_abandon = True
+    ops = ("STORE", "REPLACE")
+    attacked = {op: Attacked(t, m, p, t) for op in ops}
+
+    def body(op):
+        a = attacked[op]
+        function = writes(a)[op]
+        a.whole(a.u.read(a.path))
+        for fault, (spoil, _) in FAULTS.items():
+            p.mangle(op, spoil, a.u.uid)
+            code, seconds = a.attempt(function)
+            if "status" in fault and op == "REPLACE":
+                code = code and errno.EIO       # or done another way
+            judge(op, fault, code, seconds, {None, errno.EIO})
+            p.heal_uid(a.u.uid)
+            outcome(a, op, code)
+            a.whole(a.u.read(a.path))
+    at_once([lambda op=op: body(op) for op in ops])
+
+
+@test("kcmd")
+def destroying(t):
+    """DESTROY, each time of a cache of its own."""
+    p, m = behind(t)
+    p.may_abandon = True
+    u = t.user()
+    w = t.wire(u)
+
+    def body(number, fault):
+        name = "%d:t%d" % (u.uid, number)
+        with t_wire(t, u) as own:
+            own.init(name, ccfile.Writer().principal(
+                ccfile.princ(u.principal)).out)
+            path = m / ("by-name/%s/cache" % by_name(name))
+            begin, code = time.monotonic(), None
+            try:
+                u.call(os.unlink, path)
+            except OSError as e:
+                code = e.errno
+            judge("unlink", fault, code, time.monotonic() - begin,
+                  {None, errno.EIO})
+            if code is None:
+                check(own.call("GET_PRINCIPAL", z(name)).code,
+                      "%s is there after unlink", name)
+    for number, (fault, (spoil, _)) in enumerate(FAULTS.items()):
+        if fault in ("half", "all but a byte", "too long by 16"):
+            continue                    # as "nothing"
+        p.mangle("DESTROY", spoil, u.uid)
+        body(number, fault)
+        p.heal_uid(u.uid)
+    check(w.default(), "no default")
+
+
+def t_wire(t, u):
+    from kcmwire import Client
+    return Client(t.kcm_socket, u.uid)
