@@ -235,12 +235,15 @@ check-one: $B/unit/$T  ## one unit test: T=test_image [CASE=parse] [GDB=1]
 	$(if $(CASE),CK_RUN_CASE=$(CASE)) $(TEST_ENV) \
 	    $(if $(GDB),CK_FORK=no gdb --args) $B/unit/$T
 
-.PHONY: fuzz fuzz-check
+.PHONY: fuzz fuzz-check fuzz-coverage
 fuzz:  ## fuzz one parser: F=image S=60 (seconds)
 	+tests/fuzz/run $F $(or $S,60)
 
 fuzz-check:  ## replay the seeds of all fuzz targets, fuzz each for S=5
 	+tests/fuzz/run all $(or $S,5)
+
+fuzz-coverage:  ## what fuzzing reached so far, by file
+	+tests/fuzz/coverage
 
 .PHONY: chaos soak memcheck
 chaos: all  ## daemons that die and hang under load: S=600 (seconds, each)
@@ -261,6 +264,10 @@ memcheck: $(UNIT)  ## the unit tests under valgrind
 	    --leak-check=full --errors-for-leak-kinds=definite \
 	    --fair-sched=try $$t || { status=1; echo "failed: $$t" >&2; }; \
 	done; exit $$status
+
+.PHONY: bench
+bench: all  ## the benchmark (as root): ARGS='--quick', ARGS='-h' for more
+	KCMFS_BUILD=$(abspath $B) tests/bench/run $(ARGS)
 
 # A report is a failure of the test that caused it.
 TEST_ENV := ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 \

@@ -36,8 +36,7 @@ print_cred(const struct blob *bytes)
         return;
     }
     printf("    %s%s, ends %u, %zu bytes\n",
-           cred_is_config(&c) ? "config " : "", server, c.endtime,
-           c.raw.len);
+           cred_is_config(&c) ? "config " : "", server, c.endtime, c.raw.len);
 }
 
 static int

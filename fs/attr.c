@@ -116,7 +116,9 @@ static int
 content_attr(struct fs *fs, struct node *n, const struct caller *caller,
              struct stat *st)
 {
-    st->st_mtim = content_mtime(n->content);
+    struct timespec changed = content_mtime(n->content);
+    if (changed.tv_sec != 0) /* else there was no cache yet */
+        st->st_mtim = changed;
     if (n->kind == NODE_TICKET)
         st->st_mtim = ticket_mtime(n->content, n->name);
     if (S_ISDIR(st->st_mode))

@@ -330,27 +330,28 @@ void
 content_moved(struct content *from, struct content *to)
 {
     struct fs *fs = fs_of(from);
-    struct image *old = NULL;
     pthread_mutex_lock(&fs->lock);
-    struct node *n = from->node;
-    if (n != NULL) {
-        if (to->node != NULL)
-            to->node->unlinked = true;
-        if (n->counted) {
+    if (to->node != NULL)
+        to->node->unlinked = true;
+    to->node = NULL;
+    /* Open files go with it; the kernel may still find them by old names,
+     * so whoever opens them anew is to look again. */
+    for (size_t i = 0; from->open_nodes > 0 && i < fs->buckets; i++) {
+        for (struct node *n = fs->by_ino[i]; n != NULL; n = n->next_ino) {
+            if (!n->counted || n->content != from || n->unlinked)
+                continue;
+            n->content = to;
+            n->moved = true;
             from->open_nodes--;
             to->open_nodes++;
+            from->refs--; /* who moves it holds another */
+            to->refs++;
         }
-        n->content = to;
-        to->refs++;
-        from->refs--; /* its directory, or who moves it, holds another */
-        to->node = n;
-        from->node = NULL;
-        old = to->image;
-        to->image = image_ref(n->image);
-        to->mtime = next_mtime(to->mtime);
-        to->exists = true;
-        to->asleep = false;
     }
+    struct image *old = to->image;
+    to->image = from->image != NULL ? image_ref(from->image) : NULL;
+    to->exists = to->image != NULL;
+    to->mtime = next_mtime(to->mtime);
     pthread_mutex_unlock(&fs->lock);
     image_unref(old);
     content_vanish(from);
@@ -447,7 +448,7 @@ static enum open_outcome
 choose_locked(struct content *c, struct handle *h, bool grows)
 {
     struct node *n = h->node;
-    if (n->unlinked) {
+    if (n->unlinked || n->moved) {
         /* Its name is another file's now. */
         if (!told_stale_locked(n, h->caller.pid))
             return OPEN_STALE;

@@ -128,6 +128,7 @@ struct node {
     char *target;        /* of a symlink that is scratch */
     bool stale_pages;    /* the kernel may hold pages of another image */
     bool unlinked;
+    bool moved; /* to another cache's name, for those who have it open */
     struct timespec mtime;
     pid_t told_stale[8]; /* threads that this node answered ESTALE */
     unsigned told_next;

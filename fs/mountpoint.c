@@ -192,7 +192,8 @@ refuse_mounted(const char *path, const struct mounted *m)
 }
 
 /* Only a mount without its daemon answers ENOTCONN, or ECONNABORTED to who
- * asked when it went.  A stat(2) may be answered from what the kernel keeps. */
+ * asked when it went.  A stat(2) may be answered from what the kernel keeps.
+ */
 static bool
 is_dead(const char *path)
 {

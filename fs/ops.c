@@ -195,6 +195,9 @@ op_init(void *userdata, struct fuse_conn_info *conn)
     conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS |
                               FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
                               FUSE_CAP_SPLICE_MOVE);
+    /* Without it the kernel lets one LOOKUP or READDIR at a time into each
+     * directory: a user whose daemon hangs would block all. */
+    conn->want |= conn->capable & FUSE_CAP_PARALLEL_DIROPS;
     if (fs->ready != NULL)
         fs->ready(fs->ready_arg);
 }

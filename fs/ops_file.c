@@ -59,6 +59,10 @@ open_text(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
         if (r == 0 && (h->flags & O_TRUNC) == 0)
             r = draft_write(h->draft, 0, blob_data(h->text));
     }
+    /* The kernel found it by a name it remembered: it looks again, and may
+     * create it. */
+    if (r == KCM_NOT_FOUND)
+        return -ESTALE;
     if (r != 0)
         return r;
     pthread_mutex_lock(&fs->lock);

@@ -41,7 +41,7 @@ static int
 principal_text(struct content *c, struct blob **out)
 {
     _cleanup_(kcm_snapshot_unrefp) struct kcm_snapshot *s =
-                  content_snapshot(c);
+        content_snapshot(c);
     _cleanup_(freep) char *text = NULL;
     if (s == NULL)
         return KCM_NOT_FOUND;

@@ -117,6 +117,42 @@ consume(struct handle *h, size_t len)
     h->tail.len -= len;
 }
 
+/*
+ * With the turn: what was stored comes behind what the file was.  Who has it
+ * open besides must not see that without what was stored before by others,
+ * which may not be known yet.
+ */
+static int
+show_stored(struct handle *h, struct data bytes, const uint32_t *lengths,
+            size_t count)
+{
+    struct fs *fs = fs_of(h);
+    struct node *n = h->node;
+    struct image *drop = NULL;
+    _cleanup_(image_unrefp) struct image *image = image_of(h);
+    _cleanup_(image_unrefp) struct image *next = NULL;
+    int r = image_append(image, bytes, lengths, count, &next);
+    if (r != 0)
+        return r;
+    pthread_mutex_lock(&fs->lock);
+    bool shared = n->opens > 1 && h->pinned == NULL && !n->unlinked;
+    pthread_mutex_unlock(&fs->lock);
+    if (!shared) {
+        set_image(h, next);
+        return 0;
+    }
+    /* If this fails, the next open will show what was stored. */
+    (void)content_check(n->content, &h->caller);
+    pthread_mutex_lock(&fs->lock);
+    if (n->content->node != n) {
+        drop = h->pinned;
+        h->pinned = image_ref(next);
+    }
+    pthread_mutex_unlock(&fs->lock);
+    image_unref(drop);
+    return 0;
+}
+
 /* With the turn: commit the records of the tail that are whole; *taken_out
  * bytes of them are. */
 static int
@@ -133,14 +169,10 @@ commit_tail(struct handle *h, size_t *taken_out)
         int r = change_store(h->node->content, &h->caller, creds, count, &done);
         for (size_t i = 0; i < done; i++)
             len += lengths[i];
-        _cleanup_(image_unrefp) struct image *image = image_of(h);
-        _cleanup_(image_unrefp) struct image *next = NULL;
         int shown = 0;
         if (done > 0)
-            shown = image_append(image, (struct data){h->tail.p, len}, lengths,
-                                 done, &next);
-        if (next != NULL)
-            set_image(h, next);
+            shown = show_stored(h, (struct data){h->tail.p, len}, lengths,
+                                done);
         consume(h, len);
         *taken_out += len;
         if (r != 0 || shown != 0)

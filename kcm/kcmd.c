@@ -24,6 +24,7 @@
 #include "confine.h"
 #include "fault.h"
 #include "harden.h"
+#include "keep.h"
 #include "log.h"
 #include "notify.h"
 #include "proto.h"
@@ -34,6 +35,7 @@
 #endif
 
 #define FIRST_PASSED_FD 3 /* SD_LISTEN_FDS_START of sd_listen_fds(3) */
+#define KEPT_NAME       "kcmd-caches" /* in systemd's descriptor store */
 
 struct settings {
     const char *socket;
@@ -148,12 +150,45 @@ parse_options(int argc, char **argv, struct settings *s)
     return status;
 }
 
+/* Is that the nth name, from 0, of the colon-separated list? */
+static bool
+is_named(const char *list, int n, const char *name)
+{
+    for (; list != NULL && n > 0; n--) {
+        list = strchr(list, ':');
+        list = list != NULL ? list + 1 : NULL;
+    }
+    size_t len = strlen(name);
+    return list != NULL && strncmp(list, name, len) == 0 &&
+           (list[len] == ':' || list[len] == '\0');
+}
+
+/* Of count passed descriptors, take out the one that keeps caches, which is
+ * what comes last or the only one before the socket. */
+static int
+passed_socket_of(int count, int *kept_fd)
+{
+    const char *names = getenv("LISTEN_FDNAMES");
+    int socket_fd = -1;
+    for (int i = 0; i < count; i++) {
+        int fd = FIRST_PASSED_FD + i;
+        (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+        if (*kept_fd < 0 && is_named(names, i, KEPT_NAME))
+            *kept_fd = fd;
+        else if (socket_fd < 0)
+            socket_fd = fd;
+        else
+            log_warn("systemd passed too many sockets: the first is used");
+    }
+    return socket_fd;
+}
+
 /*
- * The listening socket that systemd passed, or -1.  Protocol:
- * sd_listen_fds(3).
+ * The listening socket that systemd passed, or -1, and the caches that the
+ * last process left with it, or -1.  Protocol: sd_listen_fds(3).
  */
 static int
-passed_socket(void)
+passed_socket(int *kept_fd)
 {
     const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
     int listening = 0;
@@ -161,16 +196,14 @@ passed_socket(void)
     if (pid == NULL || count == NULL || atol(pid) != (long)getpid() ||
         atoi(count) < 1)
         return -1;
-    if (atoi(count) > 1)
-        log_warn("systemd passed %d sockets: the first is used", atoi(count));
-    if (getsockopt(FIRST_PASSED_FD, SOL_SOCKET, SO_ACCEPTCONN, &listening,
-                   &len) != 0 ||
-        !listening) {
+    int fd = passed_socket_of(atoi(count), kept_fd);
+    if (fd >= 0 && (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening,
+                               &len) != 0 ||
+                    !listening)) {
         log_error("what systemd passed is no listening socket");
         return -1;
     }
-    (void)fcntl(FIRST_PASSED_FD, F_SETFD, FD_CLOEXEC);
-    return FIRST_PASSED_FD;
+    return fd;
 }
 
 /*
@@ -227,10 +260,41 @@ remove_socket(const char *path, const struct stat *made)
         log_warn("cannot remove %s: %s", path, strerror(errno));
 }
 
+/* Take over what the last process left; systemd then forgets it. */
+static void
+take_kept(struct kcm_server *server, int fd)
+{
+    if (fd < 0)
+        return;
+    int result = kcm_server_load(server, fd);
+    if (result == 0)
+        log_info("took over the caches of the process before");
+    else
+        log_error("cannot take over the caches of the process before: %s",
+                  strerror(-result));
+    notify_systemd("FDSTOREREMOVE=1\nFDNAME=" KEPT_NAME);
+}
+
+/* Leave the caches with systemd for the next process. */
+static void
+leave_kept(struct kcm_server *server, int fd)
+{
+    int result = fd < 0 ? fd : kcm_server_save(server, fd);
+    if (result == 0 &&
+        notify_systemd_fd("FDSTORE=1\nFDNAME=" KEPT_NAME, fd))
+        log_info("left the caches with systemd");
+    else if (result != 0)
+        log_error("cannot keep the caches: %s", strerror(-result));
+    if (fd >= 0)
+        close(fd);
+}
+
 static int
-serve(const struct settings *s, int listen_fd, int report_fd)
+serve(const struct settings *s, int listen_fd, int kept_fd, int report_fd)
 {
     _cleanup_(kcm_server_freep) struct kcm_server *server = NULL;
+    bool keeps = getenv("NOTIFY_SOCKET") != NULL;
+    int keep_fd = keeps ? keep_new() : -1; /* later it may not be made */
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
@@ -248,12 +312,16 @@ serve(const struct settings *s, int listen_fd, int report_fd)
         return result;
     }
     report_ready(report_fd);
-    log_info("serving %s; caches are kept in memory only and end with "
-             "this process",
-             s->socket == NULL ? "systemd's socket" : s->socket);
+    take_kept(server, kept_fd);
+    log_info("serving %s; caches are kept in memory only and %s",
+             s->socket == NULL ? "systemd's socket" : s->socket,
+             keep_fd < 0 ? "end with this process"
+                         : "left with systemd over a restart");
     notify_systemd("READY=1");
     result = kcm_server_run(server, listen_fd, stop_fd);
     notify_systemd("STOPPING=1");
+    if (keeps)
+        leave_kept(server, keep_fd);
     if (result != 0)
         log_error("cannot go on: %s", strerror(-result));
     close(stop_fd);
@@ -280,7 +348,7 @@ own_socket(struct settings *s, struct stat *made, int *listen_fd_out)
 static int
 run(struct settings *s)
 {
-    int report_fd = -1, listen_fd = passed_socket();
+    int report_fd = -1, kept_fd = -1, listen_fd = passed_socket(&kept_fd);
     struct stat made = {0};
     bool passed = listen_fd >= 0;
     if (passed)
@@ -291,7 +359,7 @@ run(struct settings *s)
     if (result != 0)
         log_error("cannot go to the background: %s", strerror(-result));
     else
-        result = serve(s, listen_fd, report_fd);
+        result = serve(s, listen_fd, kept_fd, report_fd);
     close(listen_fd);
     if (!passed)
         remove_socket(s->socket, &made);

@@ -10,6 +10,7 @@
 #include <errno.h>
 
 #include "fault.h"
+#include "keep.h"
 #include "log.h"
 #include "operations.h"
 #include "proto.h"
@@ -105,6 +106,18 @@ kcm_server_free(struct kcm_server *server)
         return;
     store_free(server->store);
     free(server);
+}
+
+int
+kcm_server_save(struct kcm_server *server, int fd)
+{
+    return keep_save(server->store, fd);
+}
+
+int
+kcm_server_load(struct kcm_server *server, int fd)
+{
+    return keep_load(server->store, fd);
 }
 
 unsigned

@@ -43,6 +43,10 @@ DEFINE_CLEANUP(struct kcm_server *, kcm_server_free)
 int kcm_server_handle(struct kcm_server *server, uid_t uid, gid_t gid,
                       struct data request, struct writer *reply);
 
+/* What keep.h says, of its store. */
+int kcm_server_save(struct kcm_server *server, int fd);
+int kcm_server_load(struct kcm_server *server, int fd);
+
 /* How many connections one uid may have. */
 unsigned kcm_server_connections(const struct kcm_server *server);
 

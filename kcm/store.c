@@ -116,6 +116,12 @@ store_user_unlock(struct store_user *user)
     pthread_mutex_unlock(&user->lock);
 }
 
+struct store_user *
+store_first_user(struct store *store)
+{
+    return store->first;
+}
+
 /* Length of the uid in front of UID or UID:anything; 0 if it is neither. */
 static size_t
 uid_prefix(struct data name)
@@ -238,6 +244,15 @@ cache_unlink(struct store_user *user, struct store_cache *cache)
     user->charged -= charge_of(cache);
     table_remove(&user->by_name, &cache->by_name);
     table_remove(&user->by_uuid, &cache->by_uuid);
+}
+
+void
+store_set_uuid(struct store_user *user, struct store_cache *cache,
+               const uint8_t *uuid)
+{
+    table_remove(&user->by_uuid, &cache->by_uuid);
+    memcpy(cache->uuid, uuid, KCM_UUID_LEN);
+    table_insert(&user->by_uuid, &cache->by_uuid, uuid_hash(cache->uuid));
 }
 
 /*

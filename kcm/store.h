@@ -81,6 +81,8 @@ DEFINE_CLEANUP(struct store *, store_free)
 /* The user's part, locked; NULL without memory. */
 struct store_user *store_user_lock(struct store *store, uid_t uid);
 void store_user_unlock(struct store_user *user);
+/* All users by ->next; for when nobody else works on the store. */
+struct store_user *store_first_user(struct store *store);
 
 /*
  * A user may use the names UID and UID:anything; root also any name that is
@@ -92,6 +94,10 @@ bool store_name_allowed(uid_t uid, struct data name);
 struct store_cache *store_find(struct store_user *user, struct data name);
 struct store_cache *store_find_uuid(struct store_user *user,
                                     const uint8_t *uuid);
+
+/* The cache had this uuid in an earlier life. */
+void store_set_uuid(struct store_user *user, struct store_cache *cache,
+                    const uint8_t *uuid);
 
 /* Make the cache, or empty the one there is: it keeps its uuid, its offset
  * becomes 0. */

@@ -135,7 +135,7 @@ check_change(struct image *i)
 
 /* Merging keeps each entry's place and shows what the canonical image does. */
 static void
-check_merge(const struct image *old, const struct kcm_snapshot *s,
+check_merge(struct image *old, const struct kcm_snapshot *s,
             const struct image *canon)
 {
     struct image *merged;

@@ -1,24 +1,35 @@
 """A systemd of a test's own: PID 1 of namespaces made for it.
 
-It has a /run and cgroup trees of its own, starts no unit of the host, and
-sees the file system as the test does.  Units are those of the installed
-tree; overlay() shows an installed tree below /usr.
+It sees the file system as the test does, with /run, /tmp and cgroup trees of
+its own, and knows no unit but those that are under test.
 """
 import os
+import signal
 import subprocess
 
-from util import Failed, Skip, end_process, run, tail, wait_for
+from util import Failed, Skip, run, tail, wait_for
 
 SYSTEMD = "/lib/systemd/systemd"
 
-# Only the name= hierarchy and devices (DeviceAllow=): what the host uses of
-# cgroups is not touched.  Where there is cgroup v2 alone, that.
+# Nothing of the host is touched: /run, /tmp and /var/tmp are its own, of
+# cgroups the name= hierarchy and devices (DeviceAllow=) alone are used (v2
+# where there is nothing else), and no unit of the host is known, so that
+# nothing is started that cleans, loads or configures anything.
+TARGETS = ("sysinit", "basic", "sockets", "shutdown", "umount", "local-fs",
+           "multi-user", "default", "remote-fs", "local-fs-pre", "final",
+           "remote-fs-pre", "network", "network-online", "tests", "timers",
+           "paths", "slices")
 START = r"""
 set -e
 mount --make-rprivate /
 mount -t proc proc /proc
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir -p /run/systemd/system /run/lock /run/user
+mkdir -p /run/systemd/system /run/lock /run/user /run/generators
+mkdir /run/tests && mount --bind "$2" /run/tests
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mount -t tmpfs -o mode=1777 tmpfs /var/tmp
+mkdir -p "$2"
+mount --bind /run/tests "$2"
 if grep -q 'cgroup.*name=systemd' /proc/self/mounts; then
     umount -l /sys/fs/cgroup
     mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
@@ -29,22 +40,30 @@ else
     umount -l /sys/fs/cgroup
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
 fi
-[ -z "$1" ] || mount -t overlay -o "lowerdir=$1:/usr" overlay /usr
-# A host's own units are nothing to us.
-mount -t tmpfs tmpfs /etc/systemd/system
-cat >/run/systemd/system/tests.target <<END
-[Unit]
-Description=nothing
-DefaultDependencies=no
-END
+if [ -n "$1" ]; then
+    mount -t overlay -o "lowerdir=$1/usr:/usr" overlay /usr
+    cp "$1"/usr/lib/systemd/system/kcm* /run/systemd/system
+fi
+for name in $3; do
+    printf '[Unit]\nDefaultDependencies=no\n' \
+        >/run/systemd/system/$name.target
+done
+# What is left of the host can be looked at only.
+for path in / /dev /proc/sys /sys; do
+    [ $path = / ] || mount --rbind $path $path
+    mount -o remount,bind,ro $path
+done
 export container=tests
+export SYSTEMD_UNIT_PATH=/run/systemd/system
+export SYSTEMD_GENERATOR_PATH=/run/generators
+export SYSTEMD_ENVIRONMENT_GENERATOR_PATH=/run/generators
 exec /lib/systemd/systemd --system --unit=tests.target
 """
 
 
 class Systemd:
-    def __init__(self, t, usr=None):
-        """usr: a directory shown over /usr, as DESTDIR/usr."""
+    def __init__(self, t, installed=None):
+        """installed: a DESTDIR whose usr is shown over /usr."""
         if not os.access(SYSTEMD, os.X_OK):
             raise Failed("systemd is not installed (make deps-test)")
         self.t, self.log = t, os.path.join(t.dir, "systemd.log")
@@ -52,7 +71,8 @@ class Systemd:
             self.process = subprocess.Popen(
                 ["unshare", "--mount", "--pid", "--cgroup", "--uts", "--ipc",
                  "--fork", "--kill-child=KILL", "sh", "-c", START, "sh",
-                 usr or ""],
+                 installed or "", os.environ["KCMFS_TESTS_INSIDE"],
+                 " ".join(TARGETS)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True)
         t.cleanup(self.stop)
@@ -108,4 +128,6 @@ class Systemd:
 
     def stop(self):
         if self.process.poll() is None:
-            end_process(self.process)
+            # PID 1 of its namespace: everything there ends with it
+            os.kill(self._child() or self.process.pid, signal.SIGKILL)
+            self.process.wait()

@@ -3,6 +3,7 @@ change something: default, krb5cc_<uid>, collection/primary, by-name, <uuid>,
 by-principal, KCM: and klist -l.
 """
 import os
+import threading
 
 import ccfile
 import tree
@@ -421,3 +422,67 @@ def two_mounts(t):
            "by-name/" + tree.by_name(v.name(suffix)))
         eq(v.user.read(second / "default/cache"),
            v.user.read(v.dir(suffix) + "/cache"))
+
+
+@test(*ALL)
+def many_at_once(t):
+    """Creations, destructions and switches at the same time: no cache is
+    lost, and the default is where the last switch put it."""
+    v = Views(t)
+    v.create("a", "anne")
+    v.create("b", "bert")
+    image = v.user.read(v.dir("a") + "/cache")
+    trouble = []
+
+    def writer(number):
+        for turn in range(6):
+            path = v.path("collection/tktN%d" % number)
+            v.user.write(path + ".AbCdEf", image)
+            v.user.call(os.rename, path + ".AbCdEf", path)
+            if turn % 2:
+                v.user.call(os.unlink, path)
+        v.user.write(path, image)
+
+    def switcher():
+        for turn in range(12):
+            name = "l%d" % turn
+            v.user.call(os.symlink, v.dir("ab"[turn % 2]), v.path(name))
+            v.user.call(os.rename, v.path(name), v.path("default"))
+            link = v.user.link(v.path("default"))
+            eq(link, "by-name/" + tree.by_name(v.name("ab"[turn % 2])))
+
+    def guarded(function, *args):
+        try:
+            function(*args)
+        except Exception as e:
+            trouble.append(e)
+    threads = [threading.Thread(target=guarded, args=(writer, n))
+               for n in range(3)]
+    threads.append(threading.Thread(target=guarded, args=(switcher,)))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if trouble:
+        raise trouble[0]
+    eq(set(v.caches().values()), {v.name(s) for s in (
+        "a", "b", "tktN0", "tktN1", "tktN2")})
+    eq(set(v.default_by().values()), {v.name("b")})
+    eq(v.wire.default(), v.name("b"))
+
+
+@test(*ALL)
+def default_of_root(t):
+    """Where none was set, Heimdal answers the newest of anybody's."""
+    m, u, root = t.mount(), t.user(), t.root()
+    eq(root.link(m / "default"), "by-name/0")
+    u.kinit()
+    eq(root.link(m / "default"), "by-name/0")
+    name = made_cache(t, root, [], offset=0, name="0:own%d" % u.uid,
+                      principal=u.principal)
+    u.kinit()
+    made_cache(t, u, [], offset=0, name="%d:newer" % u.uid)
+    if t.on in ("heimdal", "sssd"):
+        eq(root.link(m / "default"), "by-name/" + tree.by_name(name))
+    eq(root.list(m / "collection"), ["primary", "tkt=0.own%d" % u.uid])
+    eq(root.list(m / "by-principal"), [u.principal])

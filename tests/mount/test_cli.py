@@ -330,6 +330,7 @@ def unmounted_from_outside(t):
 @test("none")
 def stale_mount_is_cleaned_up(t):
     m = t.mount("--embedded", socket=False)
+    os.stat(m.path)             # which the kernel then remembers
     m.kill()
     raises(errno.ENOTCONN, os.listdir, m.path)
     eq(len(mounted(m.path)), 1, "the dead mount")

@@ -6,7 +6,7 @@ from harness import BUILD, REPO, test
 from installed import install
 from mount import BAD_LOG
 from systemd import Systemd
-from util import check, eq, has, lacks, run, wait_for
+from util import Failed, check, eq, has, lacks, run, wait_for
 
 UNITS = os.path.join(REPO, "examples/systemd")
 SOCKET = "/run/.heim_org.h5l.kcm-socket"
@@ -39,7 +39,8 @@ def units_are_right(t):
                            ("--user", ("user/kcmfs.service",))):
         for name in names:
             r = run(["systemd-analyze", manager, "verify", "--man=no",
-                     os.path.join(where, name)])
+                     os.path.join(where, name)],
+                    env=dict(os.environ, XDG_RUNTIME_DIR=t.dir))
             eq(r.out + r.err, "", name)
     for name, worst in (("kcmfs.service", 45), ("kcmd.service", 10)):
         run(["systemd-analyze", "security", "--offline=true",
@@ -57,6 +58,8 @@ def no_directive_hides_the_mount(t):
     with open(os.path.join(UNITS, "kcmfs.service")) as f:
         found = hides.search(f.read())
         check(not found, "kcmfs.service has %s", found and found.group(0))
+    with open(os.path.join(UNITS, "kcmd.service")) as f:
+        lacks(f.read(), "\nPrivateUsers", "kcmd.service: all peers alike")
     with open(os.path.join(UNITS, "user/kcmfs.service")) as f:
         lines = [s for s in f.read().splitlines() if not s.startswith("#")]
     for line in lines:
@@ -69,7 +72,7 @@ class Host:
     """A systemd with kcmfs and kcmd installed, and a user with a keytab."""
 
     def __init__(self, t):
-        self.systemd = Systemd(t, os.path.join(install(t), "usr"))
+        self.systemd = Systemd(t, install(t))
         self.inside, self.ctl = self.systemd.inside, self.systemd.ctl
         self.show = self.systemd.show
         self.inside("systemd-tmpfiles", "--create", "kcmfs.conf")
@@ -88,8 +91,10 @@ class Host:
                            env=dict(self.env, **(env or {})), **options)
 
     def kinit(self):
-        self.as_user("kinit", "-k", "-t", self.user.keytab,
-                     self.user.principal)
+        r = self.as_user("kinit", "-k", "-t", self.user.keytab,
+                         self.user.principal, code=None)
+        check(r.code == 0, "%s\n%s\n%s", r, self.ctl(
+            "status", "-l", "kcmd.service", code=None), self.log_text())
 
     def reads(self, path="/run/kcmfs"):
         out = self.as_user("klist", env={
@@ -100,6 +105,18 @@ class Host:
     def mounts(self, path="/run/kcmfs"):
         text = self.inside("cat", "/proc/self/mounts").out
         return [s for s in text.splitlines() if s.split()[1] == path]
+
+    def another_kcmfs(self):
+        """systemd noticed its end and started it again, ready."""
+        def running():
+            return self.show("kcmfs.service", "NRestarts") == "1" and \
+                self.show("kcmfs.service", "ActiveState") == "active"
+        try:
+            wait_for("another kcmfs", running)
+        except Failed as e:
+            raise Failed("%s\n%s\n%s" % (e, self.ctl(
+                "status", "kcmfs.service", code=None), self.log_text())) \
+                from None
 
     def log_text(self):
         with open(self.log) as f:
@@ -137,9 +154,7 @@ def system_service(t):
     # A crash: systemd starts it again, which cleans up the dead mount.
     pid = int(h.show("kcmfs.service", "MainPID"))
     h.inside("kill", "-KILL", pid)
-    wait_for("another kcmfs", lambda: h.show(
-        "kcmfs.service", "NRestarts") == "1" and h.show(
-        "kcmfs.service", "ActiveState") == "active")
+    h.another_kcmfs()
     eq(len(h.mounts()), 1, "mounts after a crash")
     h.reads()
     h.ctl("stop", "kcmfs.service")
@@ -164,9 +179,7 @@ def watchdog(t):
     wait_for("a sign of life", lambda: h.show(
         "kcmfs.service", "WatchdogTimestampMonotonic") != first)
     h.inside("kill", "-STOP", h.show("kcmfs.service", "MainPID"))
-    wait_for("another kcmfs", lambda: h.show(
-        "kcmfs.service", "NRestarts") == "1" and h.show(
-        "kcmfs.service", "ActiveState") == "active")
+    h.another_kcmfs()
     h.reads()
 
 

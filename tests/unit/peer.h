@@ -67,13 +67,13 @@ struct peer {
     int listen_fd;
     pthread_t thread;
     int fds[512]; /* of connections by number; -1: closed */
-    bool stopping;
+    _Atomic bool stopping;
     /* Counted: */
-    unsigned accepted, live, requests, hits;
-    unsigned seen[32]; /* requests with these opcodes; 31: all others */
-    unsigned cut;      /* requests that came in more than one piece */
-    unsigned unread;   /* closed with a reply not read */
-    unsigned reused;   /* requests behind one that was not answered */
+    _Atomic unsigned accepted, live, requests, hits;
+    _Atomic unsigned seen[32]; /* requests with these opcodes; 31: others */
+    _Atomic unsigned cut;      /* requests that came in more than one piece */
+    _Atomic unsigned unread;   /* closed with a reply not read */
+    _Atomic unsigned reused;   /* requests behind one that was not answered */
 };
 
 struct peer_conn {
@@ -226,7 +226,7 @@ peer_receive(struct peer_conn *c, struct writer *w)
     bool was_mute = c->mute;
     size_t at = 0;
     if (was_mute)
-        __atomic_add_fetch(&c->peer->reused, 1, __ATOMIC_RELAXED);
+        c->peer->reused++;
     while (w->len - at >= 4) {
         struct reader r;
         reader_init(&r, w->p + at, w->len - at);
@@ -239,7 +239,7 @@ peer_receive(struct peer_conn *c, struct writer *w)
     }
     /* The kernel itself cuts what is long. */
     if (at < w->len && w->len - at < 30000)
-        __atomic_add_fetch(&c->peer->cut, 1, __ATOMIC_RELAXED);
+        c->peer->cut++;
     memmove(w->p, w->p + at, w->len - at);
     w->len -= at;
     return true;
@@ -254,11 +254,10 @@ peer_serve(void *arg)
     bool goes_on = true;
     while (goes_on && writer_reserve(&w, 65536)) {
         ssize_t n = recv(c->fd, w.p + w.len, w.cap - w.len, 0);
-        if (n < 0 && errno == ECONNRESET &&
-            !__atomic_load_n(&peer->stopping, __ATOMIC_ACQUIRE))
-            __atomic_add_fetch(&peer->unread, 1, __ATOMIC_RELAXED);
+        if (n < 0 && errno == ECONNRESET && !peer->stopping)
+            peer->unread++;
         if (n == 0 && w.len > 0)
-            __atomic_add_fetch(&peer->cut, 1, __ATOMIC_RELAXED);
+            peer->cut++;
         if (n <= 0)
             break;
         w.len += (size_t)n;
@@ -270,7 +269,7 @@ peer_serve(void *arg)
     close(c->fd);
     pthread_mutex_unlock(&peer->lock);
     free(c);
-    __atomic_sub_fetch(&peer->live, 1, __ATOMIC_RELEASE);
+    peer->live--;
     return NULL;
 }
 
@@ -290,7 +289,7 @@ peer_accept(void *arg)
         c->number = peer->accepted++ % 512;
         peer->fds[c->number] = fd;
         pthread_mutex_unlock(&peer->lock);
-        __atomic_add_fetch(&peer->live, 1, __ATOMIC_RELEASE);
+        peer->live++;
         pthread_create(&thread, NULL, peer_serve, c);
         pthread_detach(thread);
     }
@@ -311,7 +310,7 @@ peer_listen(struct peer *peer)
 static inline void
 peer_hang_up(struct peer *peer)
 {
-    __atomic_store_n(&peer->stopping, true, __ATOMIC_RELEASE);
+    peer->stopping = true;
     shutdown(peer->listen_fd, SHUT_RDWR);
     pthread_join(peer->thread, NULL);
     close(peer->listen_fd);
@@ -320,7 +319,7 @@ peer_hang_up(struct peer *peer)
         if (peer->fds[i] >= 0)
             shutdown(peer->fds[i], SHUT_RDWR);
     pthread_mutex_unlock(&peer->lock);
-    while (__atomic_load_n(&peer->live, __ATOMIC_ACQUIRE) > 0)
+    while (peer->live > 0)
         usleep(500);
 }
 
@@ -343,7 +342,7 @@ peer_stop(struct peer *peer)
 {
     /* What was closed is noticed as such, before the rest is closed. */
     for (int i = 0; i < 20; i++)
-        if (__atomic_load_n(&peer->live, __ATOMIC_ACQUIRE) > 0)
+        if (peer->live > 0)
             usleep(1000);
     peer_hang_up(peer);
     kcm_server_free(peer->server);

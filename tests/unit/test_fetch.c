@@ -377,6 +377,24 @@ START_TEST(garbage)
 }
 END_TEST
 
+/* One that cannot be had now is not taken for garbage: who wrote the cache
+ * back would lose it. */
+START_TEST(refused_one)
+{
+    static const int32_t codes[] = {ENOMEM, KCM_CODE_FCC_PERM, EAGAIN,
+                                    KCM_CODE_FCC_INTERNAL};
+    initialize("alice@EX.ORG");
+    store(1);
+    store(2);
+    peer_rule_set(&peer, 0,
+                  RULE(KCM_OP_GET_CRED_BY_UUID, 2, INNER, codes[_i]));
+    ck_assert_int_eq(fetch(), -EIO);
+    ck_assert_ptr_null(known.snapshot);
+    ck_assert_int_eq(fetch(), 0);
+    check(1, 2);
+}
+END_TEST
+
 /* --- meanwhile ----------------------------------------------------------- */
 
 static bool stop;
@@ -454,6 +472,7 @@ main(void)
     tcase_add_loop_test(t, lists_change, 0, 3);
     tcase_add_loop_test(t, destroyed_meanwhile, 0, 3);
     tcase_add_loop_test(t, garbage, 0, 2);
+    tcase_add_loop_test(t, refused_one, 0, 4);
     tcase_add_test(t, never_mixed);
     suite_add_tcase(s, t);
     SRunner *runner = srunner_create(s);

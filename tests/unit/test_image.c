@@ -1,39 +1,9 @@
 /*
- * FILE images: kcm/image.c, compared with what libkrb5 reads and writes.
+ * FILE images: kcm/image.c.
  */
-#include <check.h>
 #include <errno.h>
-#include <krb5.h>
-#include <stdio.h>
-#include <unistd.h>
 
-#include "../../kcm/image.h"
-#include "samples.h"
-
-/* libkrb5 has it, krb5.h does not. */
-krb5_error_code krb5_set_time_offsets(krb5_context, krb5_timestamp,
-                                      krb5_int32);
-
-#define MOST 16
-
-/* Credentials from which the tests choose, and the canonical order of all:
- * the TGT, tickets by start time, configuration. */
-static const struct sample samples[] = {
-    {.server = "krbtgt/EX.ORG@EX.ORG", .starttime = 50, .endtime = 90},
-    {.server = "host/a@EX.ORG", .starttime = 10, .endtime = 90},
-    {.server = "krbtgt/EX.COM@EX.ORG", .starttime = 20, .endtime = 90},
-    {.server = "host/b@EX.ORG", .authtime = 30, .endtime = 90},
-    {.server = "host/a@EX.ORG", .starttime = 40, .enctype = 17, .endtime = 90},
-    {.server = "host/a@EX.ORG",
-     .starttime = 60,
-     .second = "u2u",
-     .endtime = 90},
-    {.server = "krb5_ccache_conf_data/a@X-CACHECONF:"},
-    {.server = "krb5_ccache_conf_data/b@X-CACHECONF:"},
-};
-#define SAMPLES ((size_t)(sizeof(samples) / sizeof(samples[0])))
-
-static struct writer w;
+#include "images.h"
 
 static void
 setup(void)
@@ -48,46 +18,6 @@ teardown(void)
     ck_assert_uint_eq(secret_in_use(), 0);
 }
 
-static struct kcm_snapshot *
-empty(int32_t offset)
-{
-    struct kcm_snapshot *s =
-        calloc(1, sizeof(*s) + MOST * sizeof(s->creds[0]));
-    s->refs = 1;
-    s->kdc_offset = offset;
-    writer_reset(&w);
-    sample_principal(&w, "alice@EX.ORG");
-    s->principal = blob_new(w.p, w.len);
-    return s;
-}
-
-static void
-add(struct kcm_snapshot *s, const struct sample *sample)
-{
-    writer_reset(&w);
-    sample_cred(&w, sample);
-    ck_assert_uint_lt(s->count, MOST);
-    s->creds[s->count++].bytes = blob_new(w.p, w.len);
-}
-
-/* A snapshot of the samples in this order. */
-static struct kcm_snapshot *
-snapshot(const char *order)
-{
-    struct kcm_snapshot *s = empty(0);
-    for (; *order != '\0'; order++)
-        add(s, &samples[*order - '0']);
-    return s;
-}
-
-static struct image *
-render(struct kcm_snapshot *s)
-{
-    struct image *i;
-    ck_assert_int_eq(image_render(s, &i), 0);
-    return i;
-}
-
 /* Entry n is that sample. */
 static void
 check_entry(const struct image *i, size_t n, size_t sample)
@@ -97,23 +27,6 @@ check_entry(const struct image *i, size_t n, size_t sample)
     sample_cred(&w, &samples[sample]);
     ck_assert(data_equal(image_entry_bytes(i, n), writer_data(&w)));
     ck_assert(!image_entries(i)[n].removed);
-}
-
-/* Entries follow each other and are what they say. */
-static void
-check_table(const struct image *i)
-{
-    size_t at = i->body;
-    for (size_t n = 0; n < i->count; n++) {
-        const struct image_entry *e = &image_entries(i)[n];
-        struct cred c;
-        ck_assert_uint_eq(e->offset, at);
-        ck_assert(cred_parse(image_entry_bytes(i, n), &c));
-        ck_assert_int_eq(cred_is_removed(&c), e->removed);
-        at += e->length;
-    }
-    ck_assert_uint_eq(at, i->len);
-    ck_assert_uint_eq(image_bytes(i).len, at);
 }
 
 START_TEST(golden)
@@ -419,90 +332,6 @@ START_TEST(counted)
 }
 END_TEST
 
-/* --- libkrb5 ------------------------------------------------------------- */
-
-/* What libkrb5 writes into a FILE cache of the same content, in our order,
- * is our image; with the offset, if there is one. */
-START_TEST(as_libkrb5)
-{
-    struct kcm_snapshot *s = snapshot("01234567");
-    char path[] = "/tmp/test_image.XXXXXX", name[64];
-    uint8_t back[8192];
-    krb5_context k;
-    krb5_ccache cc;
-    krb5_principal alice;
-    s->kdc_offset = _i ? 3600 : 0;
-    struct image *i = render(s);
-    close(mkstemp(path));
-    snprintf(name, sizeof(name), "FILE:%s", path);
-    ck_assert_int_eq(krb5_init_context(&k), 0);
-    if (_i)
-        ck_assert_int_eq(krb5_set_time_offsets(k, 3600, 0), 0);
-    ck_assert_int_eq(krb5_parse_name(k, "alice@EX.ORG", &alice), 0);
-    ck_assert_int_eq(krb5_cc_resolve(k, name, &cc), 0);
-    ck_assert_int_eq(krb5_cc_initialize(k, cc, alice), 0);
-    for (size_t n = 0; n < i->count; n++) {
-        struct data d = image_entry_bytes(i, n);
-        krb5_data in = {.data = (char *)d.p, .length = (unsigned)d.len};
-        krb5_creds *creds;
-        ck_assert_int_eq(krb5_unmarshal_credentials(k, &in, &creds), 0);
-        ck_assert_int_eq(krb5_cc_store_cred(k, cc, creds), 0);
-        krb5_free_creds(k, creds);
-    }
-    FILE *f = fopen(path, "rb");
-    size_t len = fread(back, 1, sizeof(back), f);
-    fclose(f);
-    ck_assert_uint_eq(len, i->len);
-    ck_assert_mem_eq(back, image_bytes(i).p, len);
-    krb5_cc_destroy(k, cc);
-    krb5_free_principal(k, alice);
-    krb5_free_context(k);
-    image_unref(i);
-    kcm_snapshot_unref(s);
-}
-END_TEST
-
-/* libkrb5 reads what we render, and removes what we then know as removed. */
-START_TEST(removed_by_libkrb5)
-{
-    struct kcm_snapshot *s = snapshot("0123");
-    struct image *i = render(s), *after;
-    char path[] = "/tmp/test_image.XXXXXX", name[64];
-    uint8_t back[8192];
-    krb5_context k;
-    krb5_ccache cc;
-    krb5_creds *creds;
-    int fd = mkstemp(path);
-    ck_assert_int_eq(write(fd, image_bytes(i).p, i->len), (int)i->len);
-    close(fd);
-    snprintf(name, sizeof(name), "FILE:%s", path);
-    ck_assert_int_eq(krb5_init_context(&k), 0);
-    ck_assert_int_eq(krb5_cc_resolve(k, name, &cc), 0);
-    struct data d = image_entry_bytes(i, 2);
-    krb5_data in = {.data = (char *)d.p, .length = (unsigned)d.len};
-    ck_assert_int_eq(krb5_unmarshal_credentials(k, &in, &creds), 0);
-    ck_assert_int_eq(krb5_cc_remove_cred(k, cc, 0, creds), 0);
-    FILE *f = fopen(path, "rb");
-    size_t len = fread(back, 1, sizeof(back), f);
-    fclose(f);
-    ck_assert_uint_eq(len, i->len);
-    struct image_file file;
-    ck_assert_int_eq(image_parse((struct data){back, len}, &file), 0);
-    ck_assert_uint_eq(file.count, 4);
-    ck_assert_int_eq(image_of_file(&file, &after), 0);
-    check_table(after);
-    for (size_t n = 0; n < 4; n++)
-        ck_assert_int_eq(image_entries(after)[n].removed, n == 2);
-    image_unref(after);
-    image_file_free(&file);
-    krb5_free_creds(k, creds);
-    krb5_cc_destroy(k, cc);
-    krb5_free_context(k);
-    image_unref(i);
-    kcm_snapshot_unref(s);
-}
-END_TEST
-
 int
 main(void)
 {
@@ -520,8 +349,6 @@ main(void)
     tcase_add_test(t, finds);
     tcase_add_test(t, of_file);
     tcase_add_test(t, counted);
-    tcase_add_loop_test(t, as_libkrb5, 0, 2);
-    tcase_add_test(t, removed_by_libkrb5);
     suite_add_tcase(s, t);
     SRunner *runner = srunner_create(s);
     srunner_run_all(runner, CK_ENV);
