@@ -343,6 +343,7 @@ install: all  ## install into DESTDIR and prefix=/usr/local
 	$(call install_unit,$(UNITS)/user/kcmfs.service,$(userunitdir))
 	install -m 644 $(UNITS)/tmpfiles.conf $(DESTDIR)$(tmpfilesdir)/kcmfs.conf
 	install -m 644 examples/completion/kcmfs $(DESTDIR)$(completiondir)
+	ln -sf kcmfs $(DESTDIR)$(completiondir)/kcmd
 	install -m 644 README.md LICENSE $(DESTDIR)$(docdir)
 	rm -rf $(DESTDIR)$(docdir)/examples
 	cp -r examples $(DESTDIR)$(docdir)/examples
@@ -358,7 +359,7 @@ uninstall:  ## remove what install installed
 	        kcmd.socket) \
 	    $(DESTDIR)$(userunitdir)/kcmfs.service \
 	    $(DESTDIR)$(tmpfilesdir)/kcmfs.conf \
-	    $(DESTDIR)$(completiondir)/kcmfs \
+	    $(addprefix $(DESTDIR)$(completiondir)/,kcmfs kcmd) \
 	    $(DESTDIR)$(mandir)/man8/mount.fuse.kcmfs.8 \
 	    $(foreach p,$(PAGES),$(DESTDIR)$(call page_path,$p))
 	rm -rf $(DESTDIR)$(docdir)

@@ -25,6 +25,12 @@ blob_data(const struct blob *b)
     return (struct data){b->bytes, b->len};
 }
 
+bool
+change_is_cred(const struct cred *c)
+{
+    return c->client.count > 0 && c->server.count > 0;
+}
+
 /* --- whole files ------------------------------------------------------- */
 
 /* The live credentials of a parsed file as what a cache is to hold. */
@@ -42,7 +48,9 @@ content_of_file(const struct image_file *f, struct kcm_content *content,
     };
     for (size_t i = 0; i < f->count; i++) {
         struct cred c;
-        if (cred_parse(f->creds[i], &c) && !cred_is_removed(&c))
+        if (!cred_parse(f->creds[i], &c) || !change_is_cred(&c))
+            return -EINVAL;
+        if (!cred_is_removed(&c))
             (*creds)[content->count++] = f->creds[i];
     }
     return 0;
@@ -183,8 +191,8 @@ count_plain(const struct data *creds, size_t count)
 {
     size_t n = 0;
     struct cred c;
-    while (n < count && cred_parse(creds[n], &c) && !cred_is_config(&c) &&
-           !cred_is_removed(&c))
+    while (n < count && cred_parse(creds[n], &c) && change_is_cred(&c) &&
+           !cred_is_config(&c) && !cred_is_removed(&c))
         n++;
     return n;
 }
@@ -202,7 +210,7 @@ change_store(struct content *c, const struct caller *caller,
         if (plain > 0)
             r = kcm_store(fs_of(c)->kcm, caller, c->name, creds + done, plain,
                           &stored);
-        else if (!cred_parse(creds[done], &cred))
+        else if (!cred_parse(creds[done], &cred) || !change_is_cred(&cred))
             r = -EINVAL;
         else if (cred_is_config(&cred))
             r = store_config(c, caller, &cred);

@@ -7,6 +7,10 @@
 
 #include "fs/fs.h"
 
+/* Is it a credential at all?  Zero bytes can be parsed as one, of nobody for
+ * nothing. */
+bool change_is_cred(const struct cred *c);
+
 /* Parse bytes that must be a whole cache file, else -EINVAL. */
 int change_parse(struct data bytes, struct image_file *f);
 

@@ -54,6 +54,18 @@ next_mtime(struct timespec before)
 }
 
 /*
+ * A file that somebody reads has grown from old_len: before the kernel learns
+ * of its new size, it must forget the page of its old end, where zeros
+ * follow.
+ */
+static void
+drop_end(struct fs *fs, uint64_t ino, size_t old_len)
+{
+    if (fs->drop_pages != NULL)
+        fs->drop_pages(fs, ino, (off_t)(old_len & ~(size_t)4095));
+}
+
+/*
  * Let c show image from now on.  Its node follows if that is right for who
  * has it open; else the cache gets a new node at the next lookup.  With the
  * turn.
@@ -73,13 +85,15 @@ show(struct content *c, struct image *image, bool changed,
     image_unref(shown);
 
     struct image *drop[2] = {NULL, NULL};
+    uint64_t grown = 0;
     pthread_mutex_lock(&fs->lock);
     n = c->node;
     if (n != NULL && n->image != image) {
         if (n->opens == 0 || grows) {
+            grown = n->opens > 0 ? n->ino : 0;
             drop[0] = n->image;
             n->image = image_ref(image);
-            n->stale_pages = true;
+            n->image_serial++;
         } else {
             c->node = NULL; /* those who have it open keep what they see */
         }
@@ -93,6 +107,8 @@ show(struct content *c, struct image *image, bool changed,
     if (changed)
         c->mtime = mtime;
     pthread_mutex_unlock(&fs->lock);
+    if (grown != 0 && drop[0] != NULL)
+        drop_end(fs, grown, drop[0]->len);
     image_unref(drop[0]);
     image_unref(drop[1]);
 }
@@ -228,7 +244,7 @@ swap_locked(struct node *n, struct image *image)
 {
     struct image *old = n->image;
     n->image = image_ref(image);
-    n->stale_pages = true;
+    n->image_serial++;
     return old;
 }
 
@@ -243,8 +259,13 @@ content_written(struct content *c, struct node *n, struct image *image)
         drop = c->image;
         c->image = image_ref(image);
         c->mtime = next_mtime(c->mtime);
+        /* It may lack what others did since: that is for a new check. */
+        c->check_finished = 0;
     }
+    bool shared = n->opens > 1;
     pthread_mutex_unlock(&fs->lock);
+    if (shared && old != NULL)
+        drop_end(fs, n->ino, old->len < image->len ? old->len : 0);
     image_unref(old);
     image_unref(drop);
 }
@@ -255,6 +276,20 @@ is_others_locked(const struct node *n, const struct image *image)
 {
     return n->kind == NODE_CACHE && n->image != NULL && n->opens > 1 &&
            !image_extends(image, n->image);
+}
+
+/* The files of c are unlinked, but for the node that takes their place: the
+ * one that shows it, and those that stayed with who had them open. */
+static void
+unlink_nodes_locked(struct content *c, const struct node *but)
+{
+    struct fs *fs = fs_of(c);
+    if (c->node != NULL && c->node != but)
+        c->node->unlinked = true;
+    for (size_t i = 0; c->open_nodes > 0 && i < fs->buckets; i++)
+        for (struct node *n = fs->by_ino[i]; n != NULL; n = n->next_ino)
+            if (n->counted && n->content == c && n->draft == NULL && n != but)
+                n->unlinked = true;
 }
 
 /* Under the lock: a scratch file or unborn cache becomes the file of c. */
@@ -294,8 +329,8 @@ content_adopt(struct content *c, struct node *n, struct image *image)
     if (is_others_locked(n, image)) {
         c->node = NULL;
     } else {
-        if (c->node != NULL && c->node != n)
-            c->node->unlinked = true;
+        if (n->image == NULL) /* a new file in the place of the old one */
+            unlink_nodes_locked(c, n);
         settle_locked(c, n);
         draft = take(n->draft);
         old[0] = swap_locked(n, image);
@@ -316,13 +351,7 @@ content_unlinked(struct content *c)
 {
     struct fs *fs = fs_of(c);
     pthread_mutex_lock(&fs->lock);
-    if (c->node != NULL)
-        c->node->unlinked = true;
-    /* Nodes that stayed with those who had them open. */
-    for (size_t i = 0; c->open_nodes > 0 && i < fs->buckets; i++)
-        for (struct node *n = fs->by_ino[i]; n != NULL; n = n->next_ino)
-            if (n->kind == NODE_CACHE && n->content == c && n->draft == NULL)
-                n->unlinked = true;
+    unlink_nodes_locked(c, NULL);
     pthread_mutex_unlock(&fs->lock);
 }
 
@@ -331,8 +360,7 @@ content_moved(struct content *from, struct content *to)
 {
     struct fs *fs = fs_of(from);
     pthread_mutex_lock(&fs->lock);
-    if (to->node != NULL)
-        to->node->unlinked = true;
+    unlink_nodes_locked(to, NULL);
     to->node = NULL;
     /* Open files go with it; the kernel may still find them by old names,
      * so whoever opens them anew is to look again. */
@@ -428,50 +456,75 @@ content_refresh(struct content *c, const struct caller *caller,
 
 /* --- open and close ---------------------------------------------------- */
 
-/* Was this thread told before that n is stale?  Then it comes by a path that
- * the kernel does not look up: a bind mount or /proc/self/fd. */
-static bool
-told_stale_locked(struct node *n, pid_t pid)
+enum told {
+    TOLD_NOTHING, /* but is now */
+    TOLD_SAME,
+    TOLD_OTHER,
+};
+
+/*
+ * Was this thread told before that a node of c is stale?  If it was this
+ * one, it comes by a path that the kernel does not look up: a bind mount or
+ * /proc/self/fd.  If another, the kernel did look again, but the cache was
+ * replaced once more meanwhile; it does so only once.
+ */
+static enum told
+told_stale_locked(struct content *c, const struct node *n, pid_t pid)
 {
-    size_t room = sizeof(n->told_stale) / sizeof(n->told_stale[0]);
+    size_t room = sizeof(c->told_stale) / sizeof(c->told_stale[0]);
     for (size_t i = 0; i < room; i++) {
-        if (n->told_stale[i] == pid + 1) { /* 0: a free place */
-            n->told_stale[i] = 0;
-            return true;
-        }
+        struct told_stale *t = &c->told_stale[i];
+        if (t->ino == 0 || t->pid != pid)
+            continue;
+        enum told told = t->ino == n->ino ? TOLD_SAME : TOLD_OTHER;
+        t->ino = 0;
+        return told;
     }
-    n->told_stale[n->told_next++ % room] = pid + 1;
-    return false;
+    c->told_stale[c->told_next++ % room] = (struct told_stale){pid, n->ino};
+    return TOLD_NOTHING;
+}
+
+static void
+forget_told_locked(struct content *c, pid_t pid)
+{
+    size_t room = sizeof(c->told_stale) / sizeof(c->told_stale[0]);
+    for (size_t i = 0; i < room; i++)
+        if (c->told_stale[i].pid == pid)
+            c->told_stale[i].ino = 0;
+}
+
+/* n shows another image than c does.  What a thread that was told already
+ * reads fits what it is told of n, if n was right a moment ago. */
+static enum open_outcome
+choose_stale_locked(struct content *c, struct handle *h)
+{
+    struct node *n = h->node;
+    enum told told = told_stale_locked(c, n, h->caller.pid);
+    if (told == TOLD_NOTHING)
+        return OPEN_STALE;
+    bool own = told == TOLD_OTHER || n->unlinked || n->moved;
+    h->pinned = image_ref(own ? n->image : c->image);
+    return OPEN_PINNED;
 }
 
 static enum open_outcome
 choose_locked(struct content *c, struct handle *h, bool grows)
 {
     struct node *n = h->node;
-    if (n->unlinked || n->moved) {
-        /* Its name is another file's now. */
-        if (!told_stale_locked(n, h->caller.pid))
-            return OPEN_STALE;
-        h->pinned = image_ref(n->image);
-        return OPEN_PINNED;
-    }
+    /* Its name may be another file's now, or who has it open needs it. */
+    if (n->unlinked || n->moved ||
+        (n->image != c->image && n->opens > 0 && !grows))
+        return choose_stale_locked(c, h);
+    forget_told_locked(c, h->caller.pid);
     if (n->image != c->image) {
-        if (n->opens > 0 && !grows) {
-            if (!told_stale_locked(n, h->caller.pid))
-                return OPEN_STALE;
-            h->pinned = image_ref(c->image);
-            return OPEN_PINNED;
-        }
         image_unref(n->image);
         n->image = image_ref(c->image);
-        n->stale_pages = true;
+        n->image_serial++;
     }
     if (c->node == NULL)
         c->node = n;
-    if (!n->stale_pages)
-        return OPEN_KEEP;
-    n->stale_pages = false;
-    return OPEN_FRESH;
+    h->image_serial = n->image_serial;
+    return n->image_serial > n->kernel_serial ? OPEN_FRESH : OPEN_KEEP;
 }
 
 /*
@@ -487,7 +540,10 @@ open_unchecked(struct content *c, struct handle *h)
         (h->flags & (O_APPEND | O_TRUNC)) != O_APPEND)
         return false;
     pthread_mutex_lock(&fs->lock);
-    h->unchecked = c->exists && c->node == n && !n->unlinked &&
+    /* Not where others read: they would see its end without what came
+     * between. */
+    h->unchecked = c->exists && c->node == n && n->opens == 0 &&
+                   !n->unlinked && !n->moved &&
                    n->image != NULL && n->image == c->image &&
                    now_ms() - c->checked_ms <= FRESH_MS;
     if (h->unchecked)
@@ -530,9 +586,9 @@ content_open(struct content *c, struct handle *h, enum open_outcome *outcome)
         return r;
     pthread_mutex_lock(&fs->lock);
     if (!c->exists) {
-        bool told = told_stale_locked(n, h->caller.pid);
+        enum told told = told_stale_locked(c, n, h->caller.pid);
         *outcome = OPEN_STALE;
-        r = told ? KCM_NOT_FOUND : 0;
+        r = told != TOLD_NOTHING ? KCM_NOT_FOUND : 0;
     } else {
         bool grows = n->image != NULL && n->image != c->image &&
                      image_extends(c->image, n->image);
@@ -544,6 +600,18 @@ content_open(struct content *c, struct handle *h, enum open_outcome *outcome)
     pthread_mutex_unlock(&fs->lock);
     turn_give(&c->turn);
     return r;
+}
+
+/*
+ * The kernel read by h, or closed it: so it has dropped the pages it had
+ * before.  Only now: the answers to two opens may overtake each other, and
+ * the one that says OPEN_KEEP must not be the first.
+ */
+void
+content_used_locked(struct handle *h)
+{
+    if (h->image_serial > h->node->kernel_serial)
+        h->node->kernel_serial = h->image_serial;
 }
 
 void

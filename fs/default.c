@@ -34,6 +34,7 @@ user_default_free(struct user *u)
     free(u->kept_default);
     free(u->kept_answer);
     free(u->guarded);
+    free(u->owed_default);
     free(u->removed_default);
     turn_destroy(&u->guard);
 }
@@ -59,14 +60,15 @@ both_exist(struct user *u, const struct caller *caller, const char *const *two,
     return r;
 }
 
-static bool
-cache_exists(struct user *u, const struct caller *caller, const char *name)
+static int
+cache_exists(struct user *u, const struct caller *caller, const char *name,
+             bool *exists_out)
 {
     struct blob *principal = NULL;
     int r = kcm_get_principals(u->fs->kcm, caller, &name, 1, &principal);
-    bool exists = r == 0 && principal != NULL;
+    *exists_out = r == 0 && principal != NULL;
     blob_unref(principal);
-    return exists;
+    return r;
 }
 
 /* --- a default whose cache is not there ---------------------------------- */
@@ -145,6 +147,58 @@ apply_kept(struct user *u, const struct caller *caller, char **name)
     return r < 0 ? r : 0;
 }
 
+/* --- a default that could not be put back -------------------------------- */
+
+static void
+owe(struct user *u, char *name, bool destroyed)
+{
+    pthread_mutex_lock(&u->fs->lock);
+    free(u->owed_default);
+    u->owed_default = name;
+    u->owed_destroyed = destroyed;
+    pthread_mutex_unlock(&u->fs->lock);
+}
+
+/* With the guard: the daemon did not answer in the middle of a change, or
+ * the caller was interrupted.  Now that it answers, put the default back. */
+static int
+put_back_owed(struct user *u, const struct caller *caller)
+{
+    _cleanup_(kcm_listing_freep) struct kcm_listing *l = NULL;
+    pthread_mutex_lock(&u->fs->lock);
+    _cleanup_(freep) char *name =
+        u->owed_default != NULL ? strdup(u->owed_default) : NULL;
+    bool destroyed = u->owed_destroyed, exists;
+    pthread_mutex_unlock(&u->fs->lock);
+    if (name == NULL)
+        return 0;
+    /* The list comes after what was left half done is put right. */
+    int r = user_list(u, caller, &l);
+    if (r == 0)
+        r = cache_exists(u, caller, name, &exists);
+    if (r == 0 && exists)
+        r = kcm_set_default(u->fs->kcm, caller, name);
+    else if (r == 0 && destroyed)
+        r = keep(u, caller, name);
+    if (r >= 0)
+        owe(u, NULL, false);
+    return r < 0 ? r : 0;
+}
+
+/* With the guard: the default, with all that is to be done about it done. */
+static int
+settled_default(struct user *u, const struct caller *caller, char **name_out)
+{
+    int r = put_back_owed(u, caller);
+    if (r == 0)
+        r = kcm_get_default(u->fs->kcm, caller, name_out);
+    if (r == 0)
+        r = apply_kept(u, caller, name_out);
+    if (r != 0)
+        free(take(*name_out));
+    return r;
+}
+
 /* --- the default -------------------------------------------------------- */
 
 /* What this very thread removed a moment ago is its default. */
@@ -173,27 +227,26 @@ note_last(struct user *u, const char *name)
 /* The default in the middle of a change is what it was before, and will be
  * again; *changes_out counts them. */
 static char *
-guarded_default(struct user *u, unsigned *changes_out, bool *kept_out)
+guarded_default(struct user *u, unsigned *changes_out, bool *unsettled_out)
 {
     pthread_mutex_lock(&u->fs->lock);
     char *name = u->guarded != NULL ? strdup(u->guarded) : NULL;
     *changes_out = u->changes;
-    *kept_out = u->kept_default != NULL;
+    *unsettled_out = u->kept_default != NULL || u->owed_default != NULL;
     pthread_mutex_unlock(&u->fs->lock);
     return name;
 }
 
 static int
-ask_default(struct user *u, const struct caller *caller, bool kept,
+ask_default(struct user *u, const struct caller *caller, bool unsettled,
             char **name_out)
 {
-    int r = kcm_get_default(u->fs->kcm, caller, name_out);
-    if (r != 0 || !kept)
-        return r;
-    r = turn_take(&u->guard, caller);
+    if (!unsettled)
+        return kcm_get_default(u->fs->kcm, caller, name_out);
+    int r = turn_take(&u->guard, caller);
     if (r != 0)
         return r;
-    r = apply_kept(u, caller, name_out);
+    r = settled_default(u, caller, name_out);
     turn_give(&u->guard);
     return r;
 }
@@ -202,17 +255,15 @@ int
 user_default(struct user *u, const struct caller *caller, char **name_out)
 {
     unsigned before, after;
-    bool kept;
+    bool unsettled;
     char *removed;
-    *name_out = guarded_default(u, &before, &kept);
+    *name_out = guarded_default(u, &before, &unsettled);
     for (int tries = 0; *name_out == NULL && tries < DEFAULT_TRIES; tries++) {
-        int r = ask_default(u, caller, kept, name_out);
-        if (r != 0) {
-            free(take(*name_out));
+        int r = ask_default(u, caller, unsettled, name_out);
+        if (r != 0)
             return r;
-        }
         /* An answer from the middle of a change counts for nothing. */
-        char *now = guarded_default(u, &after, &kept);
+        char *now = guarded_default(u, &after, &unsettled);
         if (now != NULL || (after != before && tries + 1 < DEFAULT_TRIES)) {
             free(*name_out);
             *name_out = now;
@@ -241,10 +292,12 @@ user_last_default(struct user *u, char **name_out)
 
 /* With the guard: the default is chosen anew by this caller. */
 static void
-forget(struct user *u, const struct caller *caller)
+chosen(struct user *u, const struct caller *caller, bool exists)
 {
     pthread_mutex_lock(&u->fs->lock);
-    forget_kept_locked(u);
+    if (exists)
+        forget_kept_locked(u);
+    free(take(u->owed_default));
     if (u->removed_by == caller->pid)
         free(take(u->removed_default));
     pthread_mutex_unlock(&u->fs->lock);
@@ -253,19 +306,19 @@ forget(struct user *u, const struct caller *caller)
 int
 user_set_default(struct user *u, const struct caller *caller, const char *name)
 {
+    bool exists;
     int r = turn_take(&u->guard, caller);
     if (r != 0)
         return r;
-    if (cache_exists(u, caller, name)) {
+    r = cache_exists(u, caller, name, &exists);
+    if (r == 0 && exists)
         r = kcm_set_default(u->fs->kcm, caller, name);
-        if (r == 0)
-            forget(u, caller);
-    } else {
-        forget(u, caller);
+    else if (r == 0)
         r = keep(u, caller, name);
-    }
-    if (r == 0)
+    if (r == 0) {
+        chosen(u, caller, exists);
         log_info("default is %s", name);
+    }
     turn_give(&u->guard);
     return r;
 }
@@ -290,11 +343,8 @@ user_guard_begin(struct user *u, const struct caller *caller,
     int r = turn_take(&u->guard, caller);
     if (r != 0)
         return r;
-    r = kcm_get_default(u->fs->kcm, caller, before_out);
-    if (r == 0)
-        r = apply_kept(u, caller, before_out);
+    r = settled_default(u, caller, before_out);
     if (r != 0) {
-        free(take(*before_out));
         turn_give(&u->guard);
         return r;
     }
@@ -327,22 +377,24 @@ static int
 put_back(struct user *u, const struct caller *caller, const char *name,
          const char *answer, bool made, bool destroyed)
 {
-    bool same = strcmp(answer, name) == 0;
+    bool same = strcmp(answer, name) == 0, exists = made;
+    int r = 0;
     if (destroyed && !made) {
         note_removed(u, caller, name);
         return same ? 0 : keep(u, caller, name);
     }
     /* sssd may have lost it, and answer the same by accident. */
     if (!same || kcm_moves_default(u->fs->kcm)) {
-        if (!made && !cache_exists(u, caller, name))
-            return is_kept(u) ? keep_in_mind(u, caller, name) : 0;
-        int r = kcm_set_default(u->fs->kcm, caller, name);
-        if (r != 0)
-            return r;
+        if (!made)
+            r = cache_exists(u, caller, name, &exists);
+        if (r == 0 && exists)
+            r = kcm_set_default(u->fs->kcm, caller, name);
+        else if (r == 0 && is_kept(u))
+            r = keep_in_mind(u, caller, name);
     }
-    if (made)
-        forget(u, caller);
-    return 0;
+    if (r == 0 && made)
+        chosen(u, caller, true);
+    return r;
 }
 
 void
@@ -357,14 +409,15 @@ user_guard_end(struct user *u, const struct caller *caller, char *before,
         free(name);
         name = take(removed); /* created again by who unlinked it */
     }
-    /* If the daemon is gone, so is the change. */
+    bool name_made = made != NULL && strcmp(made, name) == 0;
+    bool name_gone = destroyed != NULL && strcmp(destroyed, name) == 0;
     int r = kcm_get_default(u->fs->kcm, caller, &answer);
     if (r == 0)
-        r = put_back(u, caller, name, answer,
-                     made != NULL && strcmp(made, name) == 0,
-                     destroyed != NULL && strcmp(destroyed, name) == 0);
-    if (r != 0)
-        log_warn("cannot keep %s the default cache", name);
+        r = put_back(u, caller, name, answer, name_made, name_gone);
+    if (r < 0)
+        owe(u, take(name), name_gone && !name_made);
+    else if (r > 0)
+        log_warn("the KCM daemon refuses %s as the default cache", name);
     set_guarded(u, NULL);
     turn_give(&u->guard);
 }

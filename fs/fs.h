@@ -47,6 +47,7 @@
 
 struct fs_config {
     bool read_only;
+    bool single_threaded;
     bool embedded;           /* this and the socket: for .kcmfs/status */
     const char *socket_path; /* of the daemon, or served here; or NULL */
     bool audit;              /* log who opens which cache */
@@ -104,6 +105,11 @@ struct content {
     int64_t reserved_until;     /* the directory outlives its cache */
     bool reserved_by_mkdir;
     struct node *unborn; /* created, not yet a cache; not counted */
+    struct told_stale {
+        pid_t pid; /* a thread that was answered ESTALE */
+        uint64_t ino;
+    } told_stale[8];
+    unsigned told_next;
 };
 
 struct node {
@@ -126,12 +132,11 @@ struct node {
     bool linked;         /* a scratch file or link that has its name: one
                           * reference of ours */
     char *target;        /* of a symlink that is scratch */
-    bool stale_pages;    /* the kernel may hold pages of another image */
+    uint64_t image_serial;  /* counts the images shown */
+    uint64_t kernel_serial; /* the kernel has no pages of older ones */
     bool unlinked;
     bool moved; /* to another cache's name, for those who have it open */
     struct timespec mtime;
-    pid_t told_stale[8]; /* threads that this node answered ESTALE */
-    unsigned told_next;
 };
 
 struct handle {
@@ -140,6 +145,7 @@ struct handle {
     struct caller caller; /* who opened; deadline and wake are set anew */
     int flags;
     bool unchecked;       /* of what is behind the header; fs->lock */
+    uint64_t image_serial; /* of the node when h was opened; fs->lock */
     struct image *pinned; /* what it reads, if not its node's */
     struct blob *text;
     struct dir_list *list;
@@ -158,6 +164,9 @@ struct fs {
     struct kcm *kcm;
     struct fs_config config;
     struct fuse_session *session;
+    /* Have the kernel drop its pages of ino from there on; may wait for READs
+     * that are being answered.  NULL: one thread would wait for itself. */
+    void (*drop_pages)(struct fs *fs, uint64_t ino, off_t from);
     void (*ready)(void *arg); /* when the kernel's INIT was answered */
     void *ready_arg;
     pthread_mutex_t lock;
@@ -230,6 +239,8 @@ struct user_counts {
     uint64_t failures;
     char last_error[160];
     time_t last_error_time;
+    time_t minute; /* of failures that were logged: since when, how many */
+    unsigned logged;
 };
 
 struct user;
@@ -276,9 +287,12 @@ struct user {
     char *kept_default;      /* of a cache that is not there, but kept */
     char *kept_answer;       /* what the daemon answered since */
     bool kept_answer_exists; /* and if that was there */
+    char *owed_default;      /* to be put back when the daemon answers */
+    bool owed_destroyed;
     char *removed_default;   /* by whom it may be created again */
     pid_t removed_by;
     int64_t removed_until;
+    unsigned requests; /* under way; atomic */
     unsigned scratch_count;
     size_t scratch_bytes;
     unsigned reserved;
@@ -354,6 +368,8 @@ enum open_outcome {
  */
 int content_open(struct content *c, struct handle *h,
                  enum open_outcome *outcome);
+/* h was read, or is being closed. */
+void content_used_locked(struct handle *h);
 /* Before h, opened unchecked to append, reads what is behind the header. */
 int content_catch_up(struct content *c, struct handle *h,
                      const struct caller *caller);

@@ -98,7 +98,7 @@ drop_images(struct fs *fs, uint64_t *inos)
                 (n->content->node == n && !n->content->asleep))
                 continue;
             image_unref(take(n->image));
-            n->stale_pages = true;
+            n->image_serial++;
             inos[count++] = n->ino;
         }
     pthread_mutex_unlock(&fs->lock);

@@ -172,6 +172,7 @@ start_service(struct daemon *d)
         return failed("cannot start", r);
     struct fs_config fs = {
         .read_only = d->options->read_only,
+        .single_threaded = d->options->single_threaded,
         .embedded = d->options->embedded,
         .audit = d->options->audit,
         .socket_path = d->options->embedded ? d->options->socket : d->socket};

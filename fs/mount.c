@@ -5,15 +5,19 @@
 
 #include <errno.h>
 #include <fuse_lowlevel.h>
+#include <linux/fuse.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "fs.h"
 #include "kcm/log.h"
 #include "kcm/mem.h"
+#include "kcm/wait.h"
 #include "ops.h"
 #include "options.h"
 
@@ -103,6 +107,50 @@ mount_on(struct fuse_session *session, const char *absolute)
     return -EIO;
 }
 
+/*
+ * libfuse 3.14 to 3.16 do not tell the kernel of FUSE_CAP_PARALLEL_DIROPS,
+ * without which it lets one LOOKUP or READDIR at a time into each directory:
+ * a user whose daemon hangs would block all others.  So the reply to INIT is
+ * put right on its way out.
+ */
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 14) && \
+    FUSE_VERSION < FUSE_MAKE_VERSION(3, 17)
+static bool answering_init;
+
+static ssize_t
+write_reply(int fd, struct iovec *iov, int count, void *userdata)
+{
+    (void)userdata;
+    if (answering_init && count == 2 &&
+        iov[1].iov_len > offsetof(struct fuse_init_out, flags) + 4) {
+        struct fuse_init_out *reply = iov[1].iov_base;
+        reply->flags |= FUSE_PARALLEL_DIROPS;
+    }
+    return writev(fd, iov, count);
+}
+
+static ssize_t
+read_request(int fd, void *buf, size_t size, void *userdata)
+{
+    (void)userdata;
+    return read(fd, buf, size);
+}
+
+static void
+answer(struct fuse_session *session, const struct fuse_buf *buf)
+{
+    static const struct fuse_custom_io io = {.writev = write_reply,
+                                             .read = read_request};
+    if (fuse_session_custom_io(session, &io, fuse_session_fd(session)) != 0)
+        log_warn("lookups in one directory wait for each other");
+    answering_init = true;
+    fuse_session_process_buf(session, buf);
+    answering_init = false;
+}
+#else
+#define answer fuse_session_process_buf
+#endif
+
 int
 mount_answer_init(struct fuse_session *session)
 {
@@ -112,7 +160,7 @@ mount_answer_init(struct fuse_session *session)
         r = fuse_session_receive_buf(session, &buf);
     while (r == -EINTR);
     if (r > 0)
-        fuse_session_process_buf(session, &buf);
+        answer(session, &buf);
     free(buf.mem);
     if (r < 0)
         return r;
@@ -150,15 +198,42 @@ loop_threads(struct fuse_session *session)
 #endif
 }
 
+static struct fuse_session *volatile serving;
+
+/* libfuse's own handler would let requests wait for their daemon. */
+static void
+end_serving(int sig)
+{
+    (void)sig;
+    if (serving != NULL)
+        fuse_session_exit(serving);
+    wait_end();
+}
+
+static int
+set_handlers(struct fuse_session *session)
+{
+    static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+    struct sigaction action = {.sa_handler = end_serving};
+    int r = fuse_set_signal_handlers(session) != 0 ? -EIO : 0;
+    wait_end_prepare();
+    serving = session;
+    for (size_t i = 0; r == 0 && i < sizeof(signals) / sizeof(int); i++)
+        if (sigaction(signals[i], &action, NULL) != 0)
+            r = -errno;
+    return r;
+}
+
 int
 mount_serve(struct fuse_session *session, bool single_threaded)
 {
-    if (fuse_set_signal_handlers(session) != 0)
+    if (set_handlers(session) != 0)
         return -EIO;
     unblock_signals();
     int r =
         single_threaded ? fuse_session_loop(session) : loop_threads(session);
     fuse_remove_signal_handlers(session);
+    serving = NULL;
     /* Positive is the signal that ended it. */
     return r < 0 ? r : 0;
 }

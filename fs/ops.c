@@ -23,16 +23,34 @@ now_us(void)
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
+/* Requests of one uid at a time: of the threads that there can be (mount.c)
+ * enough stay for the others while a daemon hangs for one.  What has a file
+ * open may do more: a close that fails loses what was written. */
+#define REQUESTS_PER_UID 256u
+#define ON_OPEN_FILES    128u
+
 /* Fill in the caller but for who it is. */
 static bool
-arm(struct request *r, const char *operation)
+arm(struct request *r, const char *operation, unsigned limit)
 {
     r->operation = operation;
+    struct user *u = user_get(r->fs, r->caller.uid);
+    if (u == NULL) {
+        fuse_reply_err(r->req, ENOMEM);
+        return false;
+    }
+    if (__atomic_fetch_add(&u->requests, 1, __ATOMIC_RELAXED) >= limit) {
+        __atomic_fetch_sub(&u->requests, 1, __ATOMIC_RELAXED);
+        fuse_reply_err(r->req, EAGAIN);
+        return false;
+    }
+    r->user = u;
     r->begun_us = now_us();
     kcm_start(r->fs->kcm, &r->caller);
     r->caller.wake = wake_mine();
     log_context(r->caller.uid, operation);
     if (r->caller.wake == NULL) {
+        __atomic_fetch_sub(&u->requests, 1, __ATOMIC_RELAXED);
         log_context_clear();
         fuse_reply_err(r->req, EMFILE);
         return false;
@@ -41,9 +59,18 @@ arm(struct request *r, const char *operation)
     return true;
 }
 
-bool
-request_begin(struct request *r, fuse_req_t req, fuse_ino_t ino,
-              const char *operation)
+static bool
+is_open(struct fs *fs, const struct node *n)
+{
+    pthread_mutex_lock(&fs->lock);
+    bool open = n->opens > 0;
+    pthread_mutex_unlock(&fs->lock);
+    return open;
+}
+
+static bool
+begin(struct request *r, fuse_req_t req, fuse_ino_t ino, const char *operation,
+      bool open_will_do)
 {
     const struct fuse_ctx *ctx = fuse_req_ctx(req);
     *r = (struct request){
@@ -51,17 +78,31 @@ request_begin(struct request *r, fuse_req_t req, fuse_ino_t ino,
         .fs = fuse_req_userdata(req),
         .caller = {.uid = ctx->uid, .gid = ctx->gid, .pid = ctx->pid},
     };
-    if (!arm(r, operation))
+    if (!arm(r, operation, REQUESTS_PER_UID))
         return false;
     r->node = node_of(r->fs, ino);
     int error = 0;
     if (r->node == NULL)
         error = -ESTALE;
-    else if (r->node->uid != EVERYBODY && r->node->uid != ctx->uid)
+    else if (r->node->uid != EVERYBODY && r->node->uid != ctx->uid &&
+             !(open_will_do && is_open(r->fs, r->node)))
         error = -EACCES; /* root passes the kernel's check of modes */
     if (error != 0)
         answer_error(r, error);
     return error == 0;
+}
+
+bool
+request_begin(struct request *r, fuse_req_t req, fuse_ino_t ino,
+              const char *operation)
+{
+    return begin(r, req, ino, operation, false);
+}
+
+bool
+request_begin_attr(struct request *r, fuse_req_t req, fuse_ino_t ino)
+{
+    return begin(r, req, ino, "getattr", true);
 }
 
 bool
@@ -77,7 +118,7 @@ request_begin_handle(struct request *r, fuse_req_t req,
                    .pid = h->caller.pid},
         .of_handle = h->node,
     };
-    return arm(r, operation);
+    return arm(r, operation, REQUESTS_PER_UID + ON_OPEN_FILES);
 }
 
 void
@@ -86,9 +127,8 @@ request_end(struct request *r)
     fuse_req_interrupt_func(r->req, NULL, NULL);
     node_unref(r->fs, r->node);
     r->node = NULL;
-    struct user *u = user_get(r->fs, r->caller.uid);
-    if (u != NULL)
-        status_count(u, r->operation, (uint64_t)(now_us() - r->begun_us));
+    status_count(r->user, r->operation, (uint64_t)(now_us() - r->begun_us));
+    __atomic_fetch_sub(&r->user->requests, 1, __ATOMIC_RELAXED);
     log_context_clear();
 }
 
@@ -187,6 +227,12 @@ answer_attr(struct request *r, struct node *n, bool refresh)
 }
 
 static void
+drop_pages(struct fs *fs, uint64_t ino, off_t from)
+{
+    (void)fuse_lowlevel_notify_inval_inode(fs->session, ino, from, 0);
+}
+
+static void
 op_init(void *userdata, struct fuse_conn_info *conn)
 {
     struct fs *fs = userdata;
@@ -195,9 +241,11 @@ op_init(void *userdata, struct fuse_conn_info *conn)
     conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS |
                               FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
                               FUSE_CAP_SPLICE_MOVE);
-    /* Without it the kernel lets one LOOKUP or READDIR at a time into each
-     * directory: a user whose daemon hangs would block all. */
+    /* Else one user's hanging LOOKUP or READDIR would block all others in the
+     * same directory; see also mount.c. */
     conn->want |= conn->capable & FUSE_CAP_PARALLEL_DIROPS;
+    if (!fs->config.single_threaded)
+        fs->drop_pages = drop_pages;
     if (fs->ready != NULL)
         fs->ready(fs->ready_arg);
 }

@@ -16,6 +16,7 @@ struct request {
     fuse_req_t req;
     struct fs *fs;
     struct caller caller;
+    struct user *user; /* of the caller's uid */
     struct node *node; /* referenced; NULL for one on an open file */
     const struct node *of_handle; /* of that open file; else NULL */
     const char *operation;        /* for the log and .kcmfs/status */
@@ -29,6 +30,9 @@ struct request {
  */
 bool request_begin(struct request *r, fuse_req_t req, fuse_ino_t ino,
                    const char *operation);
+/* For GETATTR, which does not say by which descriptor: on an open file it is
+ * for whoever may hold one.  The answer needs nothing from KCM then. */
+bool request_begin_attr(struct request *r, fuse_req_t req, fuse_ino_t ino);
 /* The same for an operation on an open file: as who opened it. */
 bool request_begin_handle(struct request *r, fuse_req_t req,
                           const struct fuse_file_info *fi,

@@ -45,7 +45,7 @@ op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct request r;
     (void)fi;
-    if (request_begin(&r, req, ino, "getattr"))
+    if (request_begin_attr(&r, req, ino))
         answer_attr(&r, r.node, true);
 }
 

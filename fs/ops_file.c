@@ -297,6 +297,7 @@ op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     if (is_unchecked(fs, h) && !check_before_read(req, fi, off, &size))
         return;
     pthread_mutex_lock(&fs->lock);
+    content_used_locked(h);
     struct image *image = h->pinned != NULL ? h->pinned : h->node->image;
     struct draft *draft = h->draft != NULL ? h->draft : h->node->draft;
     _cleanup_(image_unrefp) struct image *held =
@@ -463,6 +464,9 @@ op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct fs *fs = fuse_req_userdata(req);
     struct handle *h = handle_of(fi);
     (void)ino;
+    pthread_mutex_lock(&fs->lock);
+    content_used_locked(h);
+    pthread_mutex_unlock(&fs->lock);
     close_any(fs, h);
     handle_free(fs, h);
     fuse_reply_err(req, 0);

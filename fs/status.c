@@ -14,6 +14,8 @@
 
 /* The same failure again is worth another line after so long. */
 #define REPEATED_FAILURE_S 10
+/* Of one user in a minute: nobody can fill the log by what is refused. */
+#define FAILURES_LOGGED 60
 
 /* --- counting ----------------------------------------------------------- */
 
@@ -42,6 +44,17 @@ status_count(struct user *u, const char *operation, uint64_t us)
     pthread_mutex_unlock(&u->fs->lock);
 }
 
+/* May another failure be logged? */
+static bool
+worth_a_line(struct user_counts *counts, time_t now)
+{
+    if (now - counts->minute >= 60) {
+        counts->minute = now;
+        counts->logged = 0;
+    }
+    return ++counts->logged <= FAILURES_LOGGED;
+}
+
 void
 status_failed(struct user *u, const char *operation, const char *cache,
               int error)
@@ -60,8 +73,9 @@ status_failed(struct user *u, const char *operation, const char *cache,
         memcpy(counts->last_error, text, sizeof(text));
         counts->last_error_time = now;
     }
+    bool quiet = again || !worth_a_line(counts, now);
     pthread_mutex_unlock(&u->fs->lock);
-    if (again)
+    if (quiet)
         return;
     char number[16];
     snprintf(number, sizeof(number), "%d", error);
@@ -169,8 +183,10 @@ status_text(struct fs *fs, const struct caller *caller, struct blob **out)
     fprintf(f, "default: %s\n", primary != NULL ? primary : "unknown");
     fprintf(f, "failures: %llu\n", (unsigned long long)counts.failures);
     put_error(f, &counts);
-    fprintf(f, "secret memory: %zu bytes%s\n", secret_in_use(),
-            secret_unlocked() ? ", not all locked" : "");
+    /* What all hold together tells a user what the others do. */
+    if (caller->uid == fs->owner)
+        fprintf(f, "secret memory: %zu bytes%s\n", secret_in_use(),
+                secret_unlocked() ? ", not all locked" : "");
     put_counts(f, &counts);
     if (fclose(f) != 0)
         return -ENOMEM;

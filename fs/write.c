@@ -21,6 +21,8 @@
 #define RECORD_MAX ((size_t)10 * 1024 * 1024)
 /* So many zeros over the header are no accident. */
 #define ZERO_MIN 16
+/* Version and header length. */
+#define HEADER_START 4
 /* Records that are stored together, or patched together. */
 #define AT_ONCE 64
 
@@ -117,40 +119,51 @@ consume(struct handle *h, size_t len)
     h->tail.len -= len;
 }
 
+/* The records as removed entries: of the same length, but no content. */
+static int
+mark_removed(const struct data *creds, size_t count, struct writer *w)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct cred c;
+        if (cred_parse(creds[i], &c))
+            cred_write_removed(w, &c);
+    }
+    return w->failed ? -ENOMEM : 0;
+}
+
 /*
  * With the turn: what was stored comes behind what the file was.  Who has it
- * open besides must not see that without what was stored before by others,
- * which may not be known yet.
+ * open besides must not see that without what others stored before, which
+ * may not be known yet; nor in a file that is not the cache any more, where
+ * a removed entry is as long as the kernel takes the file to be.
  */
 static int
-show_stored(struct handle *h, struct data bytes, const uint32_t *lengths,
-            size_t count)
+show_stored(struct handle *h, const struct data *creds,
+            const uint32_t *lengths, size_t count)
 {
     struct fs *fs = fs_of(h);
     struct node *n = h->node;
-    struct image *drop = NULL;
     _cleanup_(image_unrefp) struct image *image = image_of(h);
     _cleanup_(image_unrefp) struct image *next = NULL;
-    int r = image_append(image, bytes, lengths, count, &next);
-    if (r != 0)
-        return r;
+    _cleanup_(writer_free) struct writer bytes = {0};
     pthread_mutex_lock(&fs->lock);
     bool shared = n->opens > 1 && h->pinned == NULL && !n->unlinked;
     pthread_mutex_unlock(&fs->lock);
-    if (!shared) {
-        set_image(h, next);
-        return 0;
-    }
-    /* If this fails, the next open will show what was stored. */
-    (void)content_check(n->content, &h->caller);
+    int r = shared ? content_check(n->content, &h->caller) : 0;
     pthread_mutex_lock(&fs->lock);
-    if (n->content->node != n) {
-        drop = h->pinned;
-        h->pinned = image_ref(next);
-    }
+    bool shown = shared && r == 0 && n->content->node == n;
     pthread_mutex_unlock(&fs->lock);
-    image_unref(drop);
-    return 0;
+    if (shown)
+        return 0;
+    if (shared)
+        r = mark_removed(creds, count, &bytes);
+    for (size_t i = 0; !shared && i < count; i++)
+        write_data(&bytes, creds[i]);
+    if (r == 0)
+        r = image_append(image, writer_data(&bytes), lengths, count, &next);
+    if (r == 0)
+        set_image(h, next);
+    return r;
 }
 
 /* With the turn: commit the records of the tail that are whole; *taken_out
@@ -171,8 +184,7 @@ commit_tail(struct handle *h, size_t *taken_out)
             len += lengths[i];
         int shown = 0;
         if (done > 0)
-            shown = show_stored(h, (struct data){h->tail.p, len}, lengths,
-                                done);
+            shown = show_stored(h, creds, lengths, done);
         consume(h, len);
         *taken_out += len;
         if (r != 0 || shown != 0)
@@ -221,7 +233,9 @@ ending_of(struct data bytes, const struct image_file *f)
     (void)read_u16(&r);
     if (f->version == 4)
         (void)read_data(&r, read_u16(&r));
-    return r.bad || reader_left(&r) == 0 ? ENDS_EARLY : ENDS_CUT;
+    if (r.bad)
+        return bytes.len <= HEADER_START ? ENDS_EARLY : ENDS_CUT;
+    return reader_left(&r) == 0 ? ENDS_EARLY : ENDS_CUT;
 }
 
 /*
@@ -372,7 +386,7 @@ whole_records(const struct image *image, size_t off, struct data data,
         if (count == AT_ONCE || entry + count == image->count)
             return 0;
         cred_read(&r, &creds[count]);
-        if (r.bad ||
+        if (r.bad || !change_is_cred(&creds[count]) ||
             creds[count].raw.len != image_entries(image)[entry + count].length)
             return 0;
         count++;

@@ -244,25 +244,46 @@ add_remove(struct batch *b, const char *name, const struct cred *c)
         write_data32(&b->out, c->second_ticket);
 }
 
-/* Would the removal of a marked credential take a new one along?  Or does a
- * new configuration entry take the place of one (kcmd, sssd), so that the old
- * one would seem to have been removed by mistake? */
+/* Does REMOVE_CRED take one for the other?  It knows no ticket bytes. */
 static bool
-removes_new(const struct kcm_snapshot *old, const bool *remove,
-            const struct data *creds, size_t count)
+looks_like(const struct cred *a, const struct cred *b)
 {
+    return a->enctype == b->enctype && a->authtime == b->authtime &&
+           a->starttime == b->starttime && a->endtime == b->endtime &&
+           a->renew_till == b->renew_till && a->flags == b->flags &&
+           principal_equal(&a->server, &b->server);
+}
+
+/*
+ * Would the removal of a marked credential take another one along, an old
+ * one or a new one?  Or does a new configuration entry take the place of an
+ * old one (kcmd, sssd), which would then seem to have been removed by
+ * mistake?
+ */
+static bool
+removes_others(const struct kcm_snapshot *old, const bool *remove,
+               const struct data *creds, size_t count)
+{
+    const size_t all = old->count + count;
+    _cleanup_(freep) struct cred *list = calloc(all + 1, sizeof(*list));
+    _cleanup_(freep) bool *none = calloc(all + 1, sizeof(*none));
+    if (list == NULL || none == NULL)
+        return true;
+    for (size_t i = 0; i < all; i++) {
+        struct data d = {NULL, 0};
+        if (i >= old->count)
+            d = creds[i - old->count];
+        else if (old->creds[i].bytes != NULL)
+            d = (struct data){old->creds[i].bytes->bytes,
+                              old->creds[i].bytes->len};
+        none[i] = !cred_parse(d, &list[i]);
+    }
     for (size_t i = 0; i < old->count; i++) {
-        struct cred a, b;
-        struct blob *blob = old->creds[i].bytes;
-        if (blob == NULL ||
-            !cred_parse((struct data){blob->bytes, blob->len}, &a) ||
-            (!remove[i] && !cred_is_config(&a)))
+        if (none[i] || (!remove[i] && !cred_is_config(&list[i])))
             continue;
-        for (size_t k = 0; k < count; k++)
-            if (cred_parse(creds[k], &b) && a.enctype == b.enctype &&
-                a.authtime == b.authtime && a.starttime == b.starttime &&
-                a.endtime == b.endtime && a.renew_till == b.renew_till &&
-                a.flags == b.flags && principal_equal(&a.server, &b.server))
+        for (size_t k = remove[i] ? 0 : old->count; k < all; k++)
+            if (!none[k] && !(k < old->count && remove[k]) &&
+                looks_like(&list[i], &list[k]))
                 return true;
     }
     return false;
@@ -377,8 +398,9 @@ edit_each(struct kcm *kcm, const struct caller *caller, const char *name,
 {
     struct kcm_content before;
     _cleanup_(freep) struct data *live = NULL;
-    if (kcm_moves_default(kcm) || removes_new(old, remove, creds, count) ||
-        __atomic_load_n(&kcm->remove, __ATOMIC_RELAXED) == SUPPORT_NO)
+    if (kcm_moves_default(kcm) ||
+        __atomic_load_n(&kcm->remove, __ATOMIC_RELAXED) == SUPPORT_NO ||
+        removes_others(old, remove, creds, count))
         return KCM_UNSUPPORTED;
     size_t stored = 0;
     int r = kcm_content_of(old, &before, &live);

@@ -56,7 +56,8 @@ struct describe_cache {
 int describe_info(const struct describe_cache *cache, char **out);
 
 /*
- * The same for programs, one JSON object and a newline:
+ * The same for programs, one JSON object and a newline, as
+ * examples/info.schema.json has it:
  *
  *   version       1; another number when a member changes its meaning
  *   name          string, usable as KRB5CCNAME

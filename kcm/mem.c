@@ -56,7 +56,7 @@ secret_free(void *block)
 {
     if (block == NULL)
         return;
-    size_t *p = (size_t *)((char *)block - 16);
+    size_t *p = (size_t *)(void *)((char *)block - 16);
     atomic_fetch_sub(&in_use, *p);
     explicit_bzero(block, *p);
     free(p);

@@ -93,20 +93,44 @@ is_interrupted(const struct caller *caller)
     return __atomic_load_n(&caller->wake->interrupted, __ATOMIC_ACQUIRE);
 }
 
+static int end_fd = -1;
+static int64_t end_at; /* atomic; 0: not yet */
+
+void
+wait_end_prepare(void)
+{
+    if (end_fd < 0)
+        end_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+}
+
+void
+wait_end(void)
+{
+    int error = errno;
+    uint64_t one = 1;
+    __atomic_store_n(&end_at, now_ms() + WAIT_END_MS, __ATOMIC_RELEASE);
+    if (end_fd >= 0)
+        (void)!write(end_fd, &one, sizeof(one));
+    errno = error;
+}
+
 int
 wait_fd(int fd, short events, const struct caller *caller)
 {
     for (;;) {
         if (is_interrupted(caller))
             return -EINTR;
-        int64_t left = caller->deadline - now_ms();
+        int64_t end = __atomic_load_n(&end_at, __ATOMIC_ACQUIRE);
+        bool ends = end != 0 && end < caller->deadline;
+        int64_t left = (ends ? end : caller->deadline) - now_ms();
         if (left <= 0)
             return -ETIMEDOUT;
-        struct pollfd p[2] = {
+        struct pollfd p[3] = {
             {.fd = fd, .events = events},
             {.fd = caller->wake->fd, .events = POLLIN},
+            {.fd = end != 0 ? -1 : end_fd, .events = POLLIN},
         };
-        int n = poll(p, 2, left > 1000000 ? 1000000 : (int)left);
+        int n = poll(p, 3, left > 1000000 ? 1000000 : (int)left);
         if (n < 0 && errno != EINTR)
             return -errno;
         if (n > 0 && p[0].revents != 0)

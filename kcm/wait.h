@@ -34,6 +34,15 @@ struct caller {
 /* Milliseconds of CLOCK_MONOTONIC. */
 int64_t now_ms(void);
 
+/*
+ * The process is to end: whoever waits, now or later, does so for at most
+ * WAIT_END_MS more, whatever its deadline.  Safe in a signal handler, after
+ * wait_end_prepare().
+ */
+#define WAIT_END_MS 2000
+void wait_end_prepare(void);
+void wait_end(void);
+
 /* This thread's wake, with nothing pending; NULL when out of descriptors. */
 struct wake *wake_mine(void);
 /* Make the waits of w's current caller return -EINTR.  Any thread. */

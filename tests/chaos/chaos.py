@@ -113,8 +113,8 @@ class Chaos:
             other.user.stat(self.m / "by-name")
             try:
                 other.user.read(other.dir + "/cache")
-            except FileNotFoundError:
-                pass                    # not made yet
+            except (FileNotFoundError, TimeoutError):
+                pass                    # not made yet; a busy machine
         took = time.monotonic() - begin
         check(took < 2 * DEADLINE, "a stopped client blocks others: %.1f s",
               took)

@@ -4,6 +4,8 @@
   gsscache.py init CACHE|- SERVICE@HOST   initiate; CACHE or $KRB5CCNAME
   gsscache.py select KEYTAB SERVICE@HOST...   who libkrb5 lets us be to each
   gsscache.py accept KEYTAB               accept a base64 token from stdin
+  gsscache.py store CACHE USER PASSWORD   acquire by password, store there
+  gsscache.py keytab CACHE KEYTAB USER    acquire by client keytab into CACHE
 """
 import base64
 import sys

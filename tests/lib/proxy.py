@@ -41,6 +41,7 @@ class Proxy:
         self.lock = threading.Condition()
         self.calls = Counter()          # opcode name -> requests
         self.log = []                   # [(uid, opcode name, arguments)]
+        self.peers = set()              # (uid, gid) of all connections
         self.connections = 0
         self.round_trips = 0            # exchanges; a pipelined batch is one
         self.violations = []
@@ -182,6 +183,7 @@ class Proxy:
         with self.lock:
             self.connections += 1
             self._sockets |= {client, server}
+            self.peers.add((uid, gid))
         link = _Link(self, client, server, uid)
         back = threading.Thread(target=link.replies, daemon=True)
         back.start()

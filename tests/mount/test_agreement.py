@@ -16,8 +16,9 @@ from util import check, eq, raises, wait_for
 class Views:
     """One user's caches through every view of one mount."""
 
-    def __init__(self, t):
-        self.t, self.mount, self.user = t, t.mount(), t.user()
+    def __init__(self, t, socket=None):
+        self.t, self.mount = t, t.mount(socket=socket)
+        self.user = t.user()
         self.wire = t.wire(self.user)
         self.keytabs = {self.user.principal: self.user.keytab}
 
@@ -486,3 +487,34 @@ def default_of_root(t):
         eq(root.link(m / "default"), "by-name/" + tree.by_name(name))
     eq(root.list(m / "collection"), ["primary", "tkt=0.own%d" % u.uid])
     eq(root.list(m / "by-principal"), [u.principal])
+
+
+@test("heimdal", "sssd", "kcmd")
+def daemon_goes_meanwhile(t):
+    """At each point of a change the daemon goes away; when it is back, the
+    default is where it was."""
+    proxy = t.proxy()
+    proxy.may_abandon = True
+    v = Views(t, proxy.socket)
+    for suffix, who in (("a", "anne"), ("b", "bert"), ("c", "carl")):
+        v.create(suffix, who)
+    v.link_default(v.dir("b"))
+    image = os.path.join(v.user.home, "image")
+    v.user.write(image, v.user.read(v.dir("a") + "/cache"))
+    # on sssd each failure is waited for
+    step, targets = (4, "c") if t.on == "sssd" else (1, "cb")
+    for target in targets:
+        for number in range(2, 40, step):
+            proxy.fail_at(number, "after", proxy.stop)
+            v.user.run("cp", image, v.dir(target) + "/cache", code=None)
+            if proxy.failed is None:
+                break
+            proxy.start()
+            eq(set(v.default_by().values()), {v.name("b")},
+               "default after %s" % proxy.failed)
+            wait_for("all caches", lambda: set(v.user.list(
+                v.mount / "by-name")) == {tree.by_name(v.name(s))
+                                          for s in "abc"})
+            eq(v.wire.default(), v.name("b"), "after " + proxy.failed)
+        proxy.heal()
+        check(number > 3, "no request was cut off")

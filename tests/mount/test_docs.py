@@ -6,7 +6,7 @@ import re
 
 from harness import BUILD, REPO, test
 from stranger import MOUNT, Host
-from util import check, eq, has, run
+from util import check, eq, has, run, wait_for
 
 PAGES = ("fs/kcmfs.8", "fs/kcmfs.5", "kcm/kcmd.8", "examples/kcmls.1")
 SVC = "svc0/host.example.com"
@@ -97,6 +97,7 @@ def readme_errors(t):
     says("Read-only file system", "echo >%s/default/x" % MOUNT)
     host.sh("kill -9 $(grep -lsx kcmfs /proc/[0-9]*/comm | cut -d/ -f3 |"
             " grep -x '%s')" % "\\|".join(map(str, host.served())))
+    wait_for("its end", lambda: not host.served())
     says("Transport endpoint is not connected", "ls " + MOUNT)
     host.mount()
     host.sh(kinit, user=u, env=cc)

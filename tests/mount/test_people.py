@@ -286,6 +286,31 @@ def status_when_the_daemon_is_gone(t):
     wait_for("the daemon", lambda: status(u, m)[0]["answers"] == "yes")
 
 
+@test("kcmd")
+def nobody_fills_the_log(t):
+    """By what is refused: one user's lines are limited, and told apart."""
+    m, u, other = t.mount(), t.user(), t.user()
+
+    def refuse(user, number):
+        try:
+            user.call((os.mkdir, lambda p: os.symlink("x", p))[number % 2],
+                      m / "by-principal/x")
+        except OSError as e:
+            check(e.errno != errno.ENOENT, e)
+            return
+        check(False, "no error")
+
+    def logged(user):
+        return len(re.findall(r"info: uid %d \w+: " % user.uid,
+                              m.log_text()))
+    for number in range(200):
+        refuse(u, number)
+    eq(logged(u), 60)
+    refuse(other, 0)
+    eq(logged(other), 1)
+    eq(status(u, m)[0]["failures"], "200")
+
+
 @test(*ALL)
 def df_counts_caches(t):
     m, u, _ = with_tickets(t)
@@ -453,9 +478,8 @@ def the_journal_has_fields(t):
     other = made_cache(t, u, [], offset=0)
     u.call(os.symlink, "by-name/" + tree.by_name(other), m / "default.new")
     u.call(os.rename, m / "default.new", m / "default")
-    check([e for e in journal.find(KCMFS_UID=str(u.uid))
-           if other in e["MESSAGE"] and "default" in e["MESSAGE"]],
-          "no default switch in %r", journal.entries)
+    e = journal.find(KCMFS_UID=str(u.uid), KCMFS_CACHE=other)[0]
+    eq(e["MESSAGE"], "uid %d rename: default is %s" % (u.uid, other))
     # what was refused
     raises(errno.EINVAL, u.write, paths.forms["by-name"], b"no cache")
     e = journal.find(KCMFS_UID=str(u.uid), ERRNO=str(errno.EINVAL))[0]

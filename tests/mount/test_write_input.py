@@ -148,13 +148,13 @@ def too_large(t):
                 pass
         check(False, "100 MiB were taken")
 
-    huge = s.cache().bytes() + s.tgt().bytes()[:-8] + b"\x7f\xff\xff\xff"
+    huge = s.cache().bytes() + s.tgt().bytes()[:-4] + b"\x7f\xff\xff\xff"
     temp = s.path() + ".tEmPor"
     fill(opened(s.u, temp, EXCL), huge)
     s.u.call(os.unlink, temp)
     fill(opened(s.u, s.path(), os.O_RDWR | os.O_TRUNC), huge)
     fill(opened(s.u, s.path(), os.O_RDWR | os.O_APPEND),
-         s.tgt().bytes()[:-8] + b"\x7f\xff\xff\xff")
+         s.tgt().bytes()[:-4] + b"\x7f\xff\xff\xff")
     s.holds(*have)
     # what is charged is given back
     for _ in range(4):
@@ -191,7 +191,7 @@ def scratch_is_bounded_per_uid(t):
     """In number and in size; one uid's does not count for another."""
     m = t.mount()
     a, b = t.user(None), t.user(None)
-    temp = "%s/krb5cc_%d.%%06d"
+    temp = "%s/krb5cc_%d.%06d"
 
     def fill(u, count, data):
         made = 0
@@ -222,7 +222,7 @@ def many_cut_appends(t):
     m = t.mount()
     s = Subject(t, m, t.user())
     s.make(s.tgt())
-    part = s.tgt().bytes()[:-8] + b"\x7f\xff\xff\xff" + bytes(8 * MB)
+    part = s.tgt().bytes()[:-4] + b"\x7f\xff\xff\xff" + bytes(8 * MB)
     fds = []
     try:
         for _ in range(20):

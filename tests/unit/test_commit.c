@@ -95,10 +95,11 @@ model(unsigned opcode, const char *name, const struct writer *args,
 }
 
 static void
-store(const char *name, unsigned n)
+store(const char *name, unsigned n, const char *ticket)
 {
     struct writer w = {0};
-    sample_cred(&w, &(struct sample){.starttime = n, .flags = n});
+    sample_cred(
+        &w, &(struct sample){.starttime = n, .flags = n, .ticket = ticket});
     ck_assert_int_eq(model(KCM_OP_STORE, name, &w, NULL), 0);
     writer_free(&w);
 }
@@ -121,9 +122,11 @@ reset(void)
 {
     initialize(name_a, "alice@EX.ORG", 5);
     for (unsigned n = 1; n <= 4; n++)
-        store(name_a, n);
+        store(name_a, n, NULL);
+    /* REMOVE_CRED would take it for the second. */
+    store(name_a, 2, "twin");
     initialize(name_b, "bob@EX.ORG", 0);
-    store(name_b, 9);
+    store(name_b, 9, NULL);
 }
 
 static int
@@ -207,7 +210,7 @@ do_store(const struct kcm_snapshot *old)
 static int
 do_edit(const struct kcm_snapshot *old)
 {
-    static const bool remove[4] = {false, true, false, true};
+    static const bool remove[5] = {false, true, false, true, false};
     struct writer w = {0};
     sample_cred(&w, &(struct sample){.flags = 20});
     struct data d = writer_data(&w);
@@ -219,7 +222,7 @@ do_edit(const struct kcm_snapshot *old)
 static int
 do_remove(const struct kcm_snapshot *old)
 {
-    static const bool remove[4] = {false, true, true, false};
+    static const bool remove[5] = {true, false, false, true, false};
     return kcm_edit(kcm, &caller, name_a, old, remove, NULL, 0);
 }
 

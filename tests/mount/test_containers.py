@@ -1,0 +1,170 @@
+"""Sandboxes and containers: mount and user namespaces with a bind mount."""
+import os
+import shutil
+import subprocess
+
+from harness import REAL, REPO, test
+from tree import paths_of
+from util import Failed, check, eq, has, run
+
+SANDBOX = os.path.join(REPO, "examples/container/sandbox.sh")
+CONTAINER = os.path.join(REPO, "examples/container/run.sh")
+TGT = "krbtgt/EXAMPLE.COM@EXAMPLE.COM"
+
+
+def sandbox(u, m, *arguments, code=0):
+    """sandbox.sh as the user; it reads a copy anybody can reach."""
+    if not shutil.which("bwrap"):
+        raise Failed("bubblewrap is not installed (make deps-test)")
+    script = os.path.join(u.test.dir, "sandbox.sh")
+    if not os.path.exists(script):
+        shutil.copy(SANDBOX, script)
+        os.chmod(script, 0o755)
+    return u.run(script, "-m", m.path, *arguments, code=code, cwd="/")
+
+
+def own_conf(t):
+    """What the inside has of its own: a realm, no word of KCM."""
+    path = os.path.join(t.dir, "inside.conf")
+    t.realm.write_conf(path)
+    with open(path) as f:
+        text = f.read()
+    with open(path, "w") as f:
+        f.write(text.replace("    default_cc_type = KCM\n", ""))
+    return path
+
+
+@test(*REAL)
+def whole_tree_read_only(t):
+    m, u = t.mount(), t.user()
+    u.kinit()
+    out = sandbox(u, m, "--", "sh", "-c",
+                  "klist; ls /run /etc; cat /tickets/default/principal").out
+    has(out, TGT)
+    has(out, u.principal)
+    check("krb5" not in out.replace("krb5cc", "").replace("krbtgt", ""),
+          "a krb5.conf or socket inside: %s", out)
+    r = sandbox(u, m, "--", "kdestroy", code=None)
+    eq(u.klist()[1], [TGT], "after kdestroy in a read-only sandbox (%s)" % r)
+    r = sandbox(u, m, "--", "cp", "/tickets/default/cache",
+                "/tickets/by-name/%d.copy" % u.uid, code=None)
+    has(r.err, "Read-only")
+
+
+@test(*REAL)
+def whole_tree_writable(t):
+    """A FILE client inside gets a ticket; it is in KCM outside."""
+    m, u = t.mount(), t.user()
+    u.kinit()
+    sandbox(u, m, "-w", "-k", own_conf(t), "--", "kvno", "-q",
+            "svc1/host.example.com")
+    check("svc1/host.example.com@EXAMPLE.COM" in u.klist()[1],
+          "outside: %s", u.klist())
+    sandbox(u, m, "-w", "--", "kdestroy")
+    eq(u.klist_names(), {}, "after kdestroy inside")
+
+
+@test(*REAL)
+def one_cache(t):
+    """Of two caches one is in the sandbox, under a path of its own."""
+    m, u = t.mount(), t.user()
+    u.kinit()
+    u.kinit(cc="KCM:%d:second" % u.uid)
+    directory = m / ("by-name/%d.second" % u.uid)
+    out = sandbox(u, m, directory, "--", "sh", "-c", "klist; ls /tickets").out
+    has(out, u.principal)
+    eq(sorted(out.split("\n")[-8:-1]), sorted(
+        ["cache", "config", "info", "info.json", "name", "principal",
+         "tickets"]), "what is seen")
+
+
+@test(*REAL)
+def one_file(t):
+    """Bound as a file, read-only: it shows what KCM has at each open."""
+    m, u = t.mount(), t.user()
+    u.kinit()
+    path = m / "default/cache"
+    has(sandbox(u, m, path, "--", "klist").out, TGT)
+    r = sandbox(u, m, path, "--", "sh", "-c", ": >>/tickets", code=None)
+    has(r.err, "Read-only")
+    # A sandbox that was there before the change sees it.
+    process = subprocess.Popen(
+        [os.path.join(t.dir, "sandbox.sh"), "-m", m.path, path, "--", "sh",
+         "-c", "klist; echo .; read x; klist; klist"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/",
+        env=u.env, user=u.uid, group=u.gid, extra_groups=[])
+    try:
+        before = ""
+        for line in process.stdout:
+            before += line
+            if line == ".\n":
+                break
+        has(before, TGT)
+        u.kvno("svc2/host.example.com")
+        out, _ = process.communicate("\n", timeout=30)
+        eq(out.count("svc2/host.example.com"), 2, "after a change: %s" % out)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@test("kcmd", "heimdal")
+def one_file_appended_to(t):
+    """kvno inside adds its ticket through a file that is bound alone."""
+    m, u = t.mount(), t.user()
+    u.kinit()
+    sandbox(u, m, "-w", "-k", own_conf(t), m / "default/cache", "--", "kvno",
+            "-q", "svc3/host.example.com")
+    check("svc3/host.example.com@EXAMPLE.COM" in u.klist()[1],
+          "outside: %s", u.klist())
+
+
+@test("kcmd", "heimdal", "sssd")
+def rootless_container(t):
+    """run.sh: root of the namespace is the user, nobody else is."""
+    m, u, other = t.mount(), t.user(), t.user(principal=None)
+    u.kinit()
+    # the script knows /run/kcmfs alone
+    os.makedirs("/run/kcmfs", exist_ok=True)
+    run(["mount", "--bind", m.path, "/run/kcmfs"])
+    try:
+        script = os.path.join(t.dir, "run.sh")
+        shutil.copy(CONTAINER, script)
+        os.chmod(script, 0o755)
+        out = u.run(script, "sh", "-c", "id -u; klist; ls /run", cwd="/").out
+        has(out, "0\n")
+        has(out, u.principal)
+        check("heim_org" not in out, "a KCM socket inside: %s", out)
+        r = other.run(script, "klist", code=1, cwd="/")
+        has(r.err, "No credentials cache")
+    finally:
+        run(["umount", "/run/kcmfs"])
+
+
+@test("kcmd", "heimdal", "sssd")
+def another_uid_inside(t):
+    """Who is somebody else inside sees nothing, by whatever is bound."""
+    m, a, b = t.mount(), t.user(), t.user(principal=None)
+    a.kinit()
+    place = os.path.join(t.dir, "inside")
+    os.mkdir(place)
+    for what in (m.path, paths_of(t, m, a).dir, m / "default/cache"):
+        # bound by root, into a namespace that both users are in
+        script = ('mount --bind "$1" "$2" 2>/dev/null || { : >"$2/file"; '
+                  'mount --bind "$1" "$2/file"; }; shift; at=$1; '
+                  '[ -e "$at/file" ] && at=$at/file; '
+                  'exec setpriv --reuid "$2" --regid "$2" --clear-groups '
+                  'sh -c "cat $at/default/cache $at/cache $at; ls $at"')
+        # root itself cannot reach a user's directory: bind as the user sees
+        r = subprocess.run(
+            ["unshare", "-m", "--propagation", "private", "sh", "-c", script,
+             "sh", what, place, str(b.uid)], stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, check=False)
+        for part in (a.principal, str(a.uid), "krbtgt"):
+            check(part.encode() not in r.stdout, "%s shows %r to another",
+                  what, part)
+        r = subprocess.run(["cat", place + "/file"], stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, check=False)
+        eq(r.stdout, b"", "root, of " + what)
+        if os.path.exists(place + "/file"):
+            os.unlink(place + "/file")

@@ -1,0 +1,281 @@
+"""kcmfs and kcmd end and start again under clients at work."""
+import array
+import errno
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import ccfile
+import harness
+from harness import REAL, test
+from made import made_cache, usual_creds
+from tree import by_name
+from util import check, eq, has, raises, wait_for
+from writing import append
+
+KEPT = "kcmd-caches"
+F_GET_SEALS, ALL_SEALS = 1034, 0xf
+# Starts a program as systemd does, with these descriptors from 3 on.
+LAUNCH = """
+import fcntl, os, sys
+fds = [fcntl.fcntl(int(n), fcntl.F_DUPFD, 100)
+       for n in sys.argv[1].split(",")]
+for i, fd in enumerate(fds):
+    os.dup2(fd, 3 + i)
+    os.close(fd)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(fds)),
+                  LISTEN_FDNAMES=sys.argv[2])
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+class Systemd:
+    """As much of it as kcmd sees: a socket to pass, a place for messages,
+    the descriptor store."""
+
+    def __init__(self, t):
+        self.t = t
+        self.dir = os.path.join(t.dir, "systemd")
+        os.mkdir(self.dir)
+        os.chmod(self.dir, 0o755)
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notify.bind(self.dir + "/notify")
+        os.chmod(self.dir + "/notify", 0o777)
+        self.notify.settimeout(20)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.dir + "/kcm")
+        os.chmod(self.dir + "/kcm", 0o666)
+        self.listener.listen(64)
+        self.log = self.dir + "/log"
+        self.kept = None
+        self.process = None
+        t.cleanup(self.end)
+
+    def start(self, kept=None):
+        fds, names = [self.listener.fileno()], ["kcm.socket"]
+        if kept is not None:
+            fds.append(kept)
+            names.append(KEPT)
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", LAUNCH, ",".join(map(str, fds)),
+                 ":".join(names), os.path.join(harness.BUILD, "kcmd"), "-f"],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                pass_fds=fds, start_new_session=True,
+                env=dict(os.environ, NOTIFY_SOCKET=self.dir + "/notify"))
+        self.until("READY=1")
+
+    def message(self):
+        """The next message and the descriptor that came with it, or None."""
+        data, control, _, _ = self.notify.recvmsg(
+            4096, socket.CMSG_SPACE(array.array("i").itemsize))
+        fds = array.array("i")
+        for level, kind, payload in control:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(payload)
+        return data.decode(), fds[0] if fds else None
+
+    def until(self, wanted):
+        """Messages up to one with this line in it: that one's descriptor."""
+        while True:
+            text, fd = self.message()
+            lines = text.split("\n")
+            if "FDSTOREREMOVE=1" in lines:
+                has(text, "FDNAME=" + KEPT)
+                os.close(self.kept)
+                self.kept = None
+            if wanted in lines:
+                if fd is not None:
+                    has(text, "FDNAME=" + KEPT)
+                return fd
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.kept = self.until("FDSTORE=1")
+        eq(self.process.wait(20), 0, "status")
+
+    def text(self):
+        with open(self.log) as f:
+            return f.read()
+
+    def end(self):
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for s in (self.notify, self.listener):
+            s.close()
+        if self.kept is not None:
+            os.close(self.kept)
+
+
+def under_systemd(t):
+    s = Systemd(t)
+    t.kcm_socket = s.dir + "/kcm"
+    return s
+
+
+def everything(t, u):
+    """All that a client can see of this user's caches but credential ids."""
+    w = t.wire(u)
+    return (w.caches(), w.default(), {
+        name: (w.principal(name), w.offset(name), w.creds(name))
+        for name in w.caches().values()})
+
+
+@test("kcmd")
+def caches_outlive_a_restart(t):
+    """By way of systemd's descriptor store."""
+    s = under_systemd(t)
+    s.start()
+    has(s.text(), "left with systemd over a restart")
+    users = [t.user() for _ in range(3)]
+    for u in users:
+        for i in range(3):
+            made_cache(t, u, usual_creds(u, 5 * i), "%d:c%d" % (u.uid, i),
+                       offset=i - 1)
+        t.wire(u).set_default("%d:c1" % u.uid)
+        t.wire(u).ok("GEN_NEW")
+    big = made_cache(t, users[0], [ccfile.ticket(
+        users[0].principal, "big%d@EXAMPLE.COM" % i, 1000, size=60000)
+        for i in range(40)], "%d:big" % users[0].uid, offset=0)
+    before = [everything(t, u) for u in users]
+    m = t.mount(socket=t.kcm_socket)
+    path = m / ("by-name/%s/cache" % by_name(big))
+    image = users[0].read(path)
+    for _ in range(3):
+        s.stop()
+        eq(fcntl.fcntl(s.kept, F_GET_SEALS), ALL_SEALS, "seals")
+        raises(errno.EPERM, os.write, s.kept, b"x")
+        s.start(s.kept)
+        wait_for("the store to be emptied", lambda: s.kept is None)
+        eq([everything(t, u) for u in users], before)
+        eq(users[0].read(path), image, "the cache through the mount")
+    eq(t.wire(users[0]).ok("GEN_NEW").text(), "%d:2" % users[0].uid)
+    has(s.text(), "took over the caches")
+    # crashed: nobody left anything
+    s.process.kill()
+    s.process.wait()
+    s.start()
+    eq(t.wire(users[0]).caches(), {})
+
+
+@test("kcmd")
+def what_is_not_left_by_kcmd(t):
+    """Unsealed, cut, changed or nonsense: it starts without, and says so."""
+    s = under_systemd(t)
+    s.start()
+    u = t.user()
+    made_cache(t, u, usual_creds(u, 10), offset=0)
+    s.stop()
+    good = os.pread(s.kept, 1 << 20, 0)
+    check(len(good) > 1000, "%d bytes", len(good))
+    bad = [(b"", True), (b"nonsense", True), (good, False),
+           (good[:8] + b"\xff" * 4 + good[12:], True)]
+    bad += [(good[:cut], True) for cut in (4, 10, 40, len(good) - 1)]
+    for data, sealed in bad:
+        before = s.text().count("cannot take over")
+        fd = os.memfd_create("test", os.MFD_ALLOW_SEALING)
+        os.write(fd, data)
+        if sealed:
+            fcntl.fcntl(fd, 1033, ALL_SEALS)
+        if s.process.poll() is None:
+            s.process.kill()
+            s.process.wait()
+        os.close(s.kept) if s.kept is not None else None
+        s.kept = fd
+        s.start(fd)
+        eq(s.text().count("cannot take over"), before + 1, "said so")
+        w = t.wire(u)
+        w.caches()
+        made_cache(t, u, usual_creds(u, 2), "%d:new" % u.uid)
+
+
+@test("kcmd")
+def without_systemd_they_go(t):
+    d = t.own_daemon()
+    with open(d.log) as f:
+        has(f.read(), "end with this process")
+    u = t.user()
+    made_cache(t, u, usual_creds(u), offset=0)
+    d.restart()
+    eq(t.wire(u).caches(), {})
+
+
+# ------------------------------------------------------------------- kcmfs
+
+def under_handles(t, end):
+    """kcmfs ends while files are open: a clear error for who has them, the
+    next mount works, and what was acknowledged is there."""
+    m, u = t.mount(), t.user()
+    name = made_cache(t, u, usual_creds(u, 5), "%d:tktx" % u.uid, offset=0)
+    t.wire(u).set_default(name)
+    path = m / ("by-name/%s/cache" % by_name(name))
+    reader = u.call(os.open, path, os.O_RDONLY)
+    writer = u.call(os.open, path, os.O_RDWR | os.O_APPEND)
+    try:
+        os.read(reader, 100)
+        stored = ccfile.ticket(u.principal, "kept@EXAMPLE.COM", 5000)
+        os.write(writer, stored.bytes())
+        end(m)
+        gone = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
+        for use in (lambda: os.pread(reader, 10, 1 << 20),
+                    lambda: os.write(writer, stored.bytes())):
+            try:
+                use()
+                check(False, "a file of a mount that is gone still works")
+            except OSError as e:
+                check(e.errno in gone, "errno %s", os.strerror(e.errno))
+        m.start()
+        got = ccfile.parse(u.read(path))
+        check("kept@EXAMPLE.COM" in got.servers(), "the ticket is lost")
+        more = ccfile.ticket(u.principal, "more@EXAMPLE.COM", 5001)
+        append(u, path, more.bytes())
+        eq(len(t.wire(u).creds(name)), 9)
+    finally:
+        for fd in (reader, writer):
+            try:
+                os.close(fd)
+            except OSError:
+                pass                    # flush of what is gone
+    eq(len(t.wire(u).creds(name)), 9, "after the close")
+
+
+@test(*REAL)
+def kcmfs_killed_under_handles(t):
+    under_handles(t, lambda m: m.kill())
+
+
+@test(*REAL)
+def kcmfs_stopped_under_handles(t):
+    def stop(m):
+        m.signal(signal.SIGTERM)
+        eq(m.process.wait(20), 0, "status")
+        m.detach()
+    under_handles(t, stop)
+
+
+@test("kcmd")
+def stopped_while_a_request_waits(t):
+    """SIGTERM does not wait for a daemon that does not answer."""
+    p = t.proxy()
+    p.may_abandon = True
+    m, u = t.mount("-o", "timeout=30", socket=p.socket), t.user()
+    name = made_cache(t, u, usual_creds(u), offset=0)
+    path = m / ("by-name/%s/cache" % by_name(name))
+    u.read(path)
+    p.hold_uid(u.uid)
+    reader = subprocess.Popen(["cat", path], user=u.uid, group=u.gid,
+                              extra_groups=[], stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL)
+    t.cleanup(reader.wait)
+    p.reset()
+    wait_for("its request", lambda: p.waiting_uid(u.uid))
+    m.signal(signal.SIGTERM)
+    eq(m.process.wait(10), 0, "status")
+    p.release()
+    reader.wait(10)
+    m.detach()
+    m.process = None

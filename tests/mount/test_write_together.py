@@ -1,0 +1,258 @@
+"""Several writers and readers at once; quotas; kcmfs killed half-way."""
+import errno
+import os
+import threading
+import time
+
+import ccfile
+import clients
+from harness import ALL, test
+from made import made_cache
+from util import check, eq, wait_for
+from writing import (FORMS, Subject, append, is_tombstone, put, rename_over,
+                     same_creds)
+
+
+def at_once(functions):
+    """Runs them in threads; raises what one of them raised."""
+    errors = []
+
+    def guarded(function):
+        try:
+            function()
+        except Exception as e:
+            errors.append(e)
+    threads = [threading.Thread(target=guarded, args=(f,))
+               for f in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+@test(*ALL)
+def many_writers(t):
+    """Through one path, through several, and by KCM: at once: all tickets
+    are there at the end, none twice; readers see neither torn nor wrong
+    entries meanwhile."""
+    m = t.mount()
+    s = Subject(t, m, t.user())
+    s.make(s.tgt())
+    each = 6 if t.on == "sssd" else 25
+    made = {}
+    for writer in range(8):
+        made[writer] = [s.ticket(size=100 + 700 * (n % 3))
+                        for n in range(each)]
+    known = {c.bytes() for creds in made.values() for c in creds}
+    known.add(s.tgt().bytes())
+    over = threading.Event()
+
+    def by_file(creds, form, keep_open):
+        flags = os.O_RDWR | os.O_APPEND
+        if keep_open:
+            put(s.u, s.path(form), *(c.bytes() for c in creds), flags=flags)
+            return
+        for cred in creds:
+            append(s.u, s.path(form), cred.bytes())
+
+    def by_kcm(creds):
+        wire = t.wire(s.u)
+        for cred in creds:
+            eq(wire.store(s.name, cred.bytes()).name, "OK")
+
+    def reader():
+        while not over.is_set():
+            cache = ccfile.parse(s.u.read(s.path()))
+            for cred in cache.creds:
+                check(cred.bytes() in known or is_tombstone(cred),
+                      "%s is nobody's", cred.server)
+
+    def writers():
+        forms = ("by-name", "by-name", "collection", "uuid", "krb5cc")
+        at_once([lambda w=w, f=f: by_file(made[w], f, w % 2)
+                 for w, f in enumerate(forms)]
+                + [lambda w=w: by_kcm(made[w]) for w in (5, 6, 7)])
+        over.set()
+    try:
+        at_once([writers, reader, reader])
+    finally:
+        over.set()
+    same_creds("KCM", s.in_kcm().creds,
+               [s.tgt()] + [c for creds in made.values() for c in creds])
+    s.holds(s.tgt(), *[c for creds in made.values() for c in creds],
+            forms=FORMS)
+
+
+@test(*ALL)
+def libkrb5_writers(t):
+    """The same with processes that take libkrb5's locks."""
+    m = t.mount()
+    s = Subject(t, m, t.user())
+    s.make(s.tgt())
+    names = ["host/p%d@EXAMPLE.COM" % n for n in range(8)]
+    at_once([lambda n=n, name=name: clients.ccall(
+        s.u, "store", ("KCM:" + s.name) if n == 7 else
+        "FILE:" + s.path(FORMS[n % 5]), name, "18")
+        for n, name in enumerate(names)])
+    eq(sorted(s.in_kcm().servers()),
+       sorted(names + [str(s.tgt().server)]))
+
+
+@test(*ALL)
+def replaced_while_read(t):
+    """A replacement is seen whole or not at all."""
+    m = t.mount()
+    s = Subject(t, m, t.user())
+    versions = [[ccfile.ticket(s.client, "v%d/n%d@EXAMPLE.COM" % (v, n),
+                               s.start, size=500) for n in range(5)]
+                for v in range(2)]
+    s.make(*versions[0])
+    over = threading.Event()
+
+    def writer():
+        until = time.monotonic() + 2
+        n = 0
+        while time.monotonic() < until:
+            n += 1
+            rename_over(s.u, s.path(), s.cache(*versions[n % 2]).bytes())
+        over.set()
+
+    def reader(form):
+        while not over.is_set():
+            seen = {str(c.server)[:2] for c in s.file(form).creds
+                    if not is_tombstone(c)}
+            count = len([c for c in s.file(form).creds
+                         if not is_tombstone(c)])
+            check(len(seen) == 1 and count == 5, "%s, %d entries", seen,
+                  count)
+    try:
+        at_once([writer, lambda: reader("by-name"),
+                 lambda: reader("collection")])
+    finally:
+        over.set()
+
+
+# -------------------------------------------------------------------- quotas
+
+def fill_until_refused(s, size):
+    """Appends until EDQUOT; what went in."""
+    held = []
+    for _ in range(200):
+        cred = s.ticket(size=size)
+        try:
+            append(s.u, s.path(), cred.bytes())
+        except OSError as e:
+            eq(e.errno, errno.EDQUOT)
+            return held
+        held.append(cred)
+    check(False, "no quota")
+
+
+@test("sssd", "kcmd")
+def quota_of_bytes(t):
+    """EDQUOT from the write and the rename, and the content stays."""
+    t.own_daemon(*(["max_ccache_size = 20"] if t.on == "sssd"
+                   else ["--max-bytes=30000"]))
+    m = t.mount()
+    s = Subject(t, m, t.user())
+    have = [s.tgt()]
+    s.make(*have)
+    have += fill_until_refused(s, 3000)
+    check(len(have) > 3, "%d credentials fit", len(have))
+    s.holds(*have)
+    new = [s.tgt()] + [s.ticket(size=4000) for _ in range(9)]
+    try:
+        rename_over(s.u, s.path(), s.cache(*new).bytes())
+        check(False, "more than the quota went in")
+    except OSError as e:
+        eq(e.errno, errno.EDQUOT)
+    s.holds(*have)
+    fd = s.u.call(os.open, s.path(), os.O_RDWR | os.O_TRUNC)
+    os.write(fd, s.cache(*new).bytes())
+    try:
+        os.close(fd)
+        check(False, "close of more than the quota")
+    except OSError as e:
+        eq(e.errno, errno.EDQUOT)
+    s.holds(*have)
+    rename_over(s.u, s.path(), s.cache(s.tgt()).bytes())
+    s.holds(s.tgt())
+
+
+@test("sssd", "kcmd")
+def quota_of_caches(t):
+    """At the limit nothing is lost: what cannot be done safely is EDQUOT."""
+    t.own_daemon(*(["max_uid_ccaches = 4"] if t.on == "sssd"
+                   else ["--max-caches=4"]))
+    m = t.mount()
+    u = t.user()
+    made, refused = [], None
+    for n in range(8):
+        s = Subject(t, m, u, "tkt%d" % n)
+        try:
+            put(u, s.path("collection"), s.cache(s.tgt(), s.ticket()).bytes())
+        except OSError as e:
+            refused = e.errno
+            break
+        made.append(s)
+    eq(refused, errno.EDQUOT)
+    check(len(made) >= 3, "%d caches", len(made))
+    for s in made:
+        s.serial = 0
+        have = [s.tgt(), s.ticket()]
+        new = [s.tgt()]
+        try:
+            rename_over(u, s.path(), s.cache(*new).bytes())
+            have = new
+        except OSError as e:
+            eq(e.errno, errno.EDQUOT)
+        s.holds(*have)
+
+
+# ------------------------------------------------------- kcmfs itself killed
+
+@test("sssd", "heimdal", "kcmd")
+def killed_kcmfs(t):
+    """kill -9 in the middle of a replacement, at each of its requests: the
+    next kcmfs finds what was left and puts it right."""
+    options = ["--no-mit-extensions"] if t.on == "kcmd" else []
+    t.own_daemon(*options)
+    u = t.user()
+    proxy = t.proxy()
+    proxy.may_abandon = True
+    for number in range(1, 40):
+        m = t.mount("-o", "timeout=5", socket=proxy.socket)
+        s = Subject(t, m, u)
+        old = [s.tgt(), s.ticket(), s.ticket()]
+        new = [s.tgt(), s.ticket(size=77)]
+        s.make(*old)
+        s.u.read(s.path())
+        proxy.fail_at(number, "before", m.kill)
+        try:
+            rename_over(u, s.path(), s.cache(*new).bytes())
+        except OSError:
+            pass
+        met = proxy.failed
+        proxy.heal()
+        if met:
+            wait_for("the end of kcmfs", lambda: not m.alive())
+        m.kill()
+        m.detach()
+        s.m = after = t.mount()
+        got = sorted(c.bytes() for c in s.file().creds)
+        want = [sorted(c.bytes() for c in v) for v in (old, new)]
+        check(got in want, "request %d (%s): %d entries", number, met,
+              len(got))
+        eq(sorted(c.bytes() for c in s.in_kcm().creds), got)
+        names = s.wire.caches().values()
+        check(not [n for n in names if ".kcmfs" in n], "left: %s", names)
+        after.finish()
+        m.process = after.process = None
+        s.wire.destroy(s.name)
+        s.wire.close()
+        if not met:
+            check(number > 5, "only %d requests", number)
+            return
+    check(False, "no end")
