@@ -88,7 +88,12 @@ cache_attr(struct fs *fs, struct node *n, const struct caller *caller,
         const struct image *i = n->image;
         if (n->opens == 0 && !n->unlinked && n->content->image != NULL)
             i = n->content->image;
-        st->st_size = i != NULL ? (off_t)i->len : 0;
+        size_t len = i != NULL ? i->len : 0;
+        if (n->old_len > 0)
+            len = n->old_len;
+        if (len > n->kernel_len)
+            n->kernel_len = len;
+        st->st_size = (off_t)len;
         st->st_mtim = n->content->mtime;
     }
     st->st_nlink = n->unlinked ? 0 : 1;

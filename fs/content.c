@@ -54,15 +54,43 @@ next_mtime(struct timespec before)
 }
 
 /*
- * A file that somebody reads has grown from old_len: before the kernel learns
- * of its new size, it must forget the page of its old end, where zeros
- * follow.
+ * A file that somebody reads grew from n->old_len: before the kernel learns of
+ * its new size, it must forget the page of its old end, where zeros follow.
  */
 static void
-drop_end(struct fs *fs, uint64_t ino, size_t old_len)
+drop_end(struct fs *fs, struct node *n)
 {
     if (fs->drop_pages != NULL)
-        fs->drop_pages(fs, ino, (off_t)(old_len & ~(size_t)4095));
+        fs->drop_pages(fs, n->ino, (off_t)(n->old_len & ~(size_t)4095));
+    pthread_mutex_lock(&fs->lock);
+    n->old_len = 0;
+    pthread_mutex_unlock(&fs->lock);
+    /* What it was told of the size meanwhile is old, too. */
+    if (fs->drop_pages != NULL)
+        fs->drop_pages(fs, n->ino, -1);
+    node_unref(fs, n);
+}
+
+/*
+ * May n, which nobody has open, show image?  Not if the kernel may take it to
+ * be longer: it would show zeros at the end, until it asks.
+ */
+static bool
+fits_locked(const struct node *n, const struct image *image)
+{
+    return image->len >= n->kernel_len;
+}
+
+/* Begin that, if n, which others than so many have open, shows image from now
+ * on; drop_end() is to follow. */
+static bool
+grow_locked(struct node *n, const struct image *image, unsigned opens)
+{
+    if (n->opens <= opens || n->image == NULL || image->len <= n->image->len)
+        return false;
+    n->old_len = n->image->len;
+    n->refs++;
+    return true;
 }
 
 /*
@@ -85,12 +113,12 @@ show(struct content *c, struct image *image, bool changed,
     image_unref(shown);
 
     struct image *drop[2] = {NULL, NULL};
-    uint64_t grown = 0;
+    bool grown = false;
     pthread_mutex_lock(&fs->lock);
     n = c->node;
     if (n != NULL && n->image != image) {
-        if (n->opens == 0 || grows) {
-            grown = n->opens > 0 ? n->ino : 0;
+        if (grows || (n->opens == 0 && fits_locked(n, image))) {
+            grown = grow_locked(n, image, 0);
             drop[0] = n->image;
             n->image = image_ref(image);
             n->image_serial++;
@@ -107,8 +135,8 @@ show(struct content *c, struct image *image, bool changed,
     if (changed)
         c->mtime = mtime;
     pthread_mutex_unlock(&fs->lock);
-    if (grown != 0 && drop[0] != NULL)
-        drop_end(fs, grown, drop[0]->len);
+    if (grown)
+        drop_end(fs, n);
     image_unref(drop[0]);
     image_unref(drop[1]);
 }
@@ -254,6 +282,7 @@ content_written(struct content *c, struct node *n, struct image *image)
     struct fs *fs = fs_of(c);
     struct image *drop = NULL;
     pthread_mutex_lock(&fs->lock);
+    bool grown = grow_locked(n, image, 1);
     struct image *old = swap_locked(n, image);
     if (c->node == n) {
         drop = c->image;
@@ -262,10 +291,9 @@ content_written(struct content *c, struct node *n, struct image *image)
         /* It may lack what others did since: that is for a new check. */
         c->check_finished = 0;
     }
-    bool shared = n->opens > 1;
     pthread_mutex_unlock(&fs->lock);
-    if (shared && old != NULL)
-        drop_end(fs, n->ino, old->len < image->len ? old->len : 0);
+    if (grown)
+        drop_end(fs, n);
     image_unref(old);
     image_unref(drop);
 }
@@ -513,7 +541,8 @@ choose_locked(struct content *c, struct handle *h, bool grows)
     struct node *n = h->node;
     /* Its name may be another file's now, or who has it open needs it. */
     if (n->unlinked || n->moved ||
-        (n->image != c->image && n->opens > 0 && !grows))
+        (n->image != c->image && !grows &&
+         (n->opens > 0 || !fits_locked(n, c->image))))
         return choose_stale_locked(c, h);
     forget_told_locked(c, h->caller.pid);
     if (n->image != c->image) {

@@ -317,7 +317,8 @@ user_set_default(struct user *u, const struct caller *caller, const char *name)
         r = keep(u, caller, name);
     if (r == 0) {
         chosen(u, caller, exists);
-        log_info("default is %s", name);
+        const struct log_field cache = {"KCMFS_CACHE", name};
+        log_event(LOG_LEVEL_INFO, &cache, 1, "default is %s", name);
     }
     turn_give(&u->guard);
     return r;

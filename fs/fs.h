@@ -108,7 +108,7 @@ struct content {
     struct told_stale {
         pid_t pid; /* a thread that was answered ESTALE */
         uint64_t ino;
-    } told_stale[8];
+    } told_stale[32];
     unsigned told_next;
 };
 
@@ -132,6 +132,8 @@ struct node {
     bool linked;         /* a scratch file or link that has its name: one
                           * reference of ours */
     char *target;        /* of a symlink that is scratch */
+    size_t old_len;    /* of an image that grew, until the kernel may know */
+    size_t kernel_len; /* what the kernel may take the length to be */
     uint64_t image_serial;  /* counts the images shown */
     uint64_t kernel_serial; /* the kernel has no pages of older ones */
     bool unlinked;

@@ -113,7 +113,7 @@ mount_on(struct fuse_session *session, const char *absolute)
  * a user whose daemon hangs would block all others.  So the reply to INIT is
  * put right on its way out.
  */
-#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 14) && \
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 14) &&                               \
     FUSE_VERSION < FUSE_MAKE_VERSION(3, 17)
 static bool answering_init;
 

@@ -217,6 +217,9 @@ answer_attr(struct request *r, struct node *n, bool refresh)
     struct stat st;
     double timeout = attr_timeout(n);
     int result = tree_attr(r->fs, n, &r->caller, refresh, &st);
+    /* The kernel found it by a name it remembered: it looks again. */
+    if (result == KCM_NOT_FOUND)
+        result = -ESTALE;
     if (result != 0) {
         answer_error(r, result);
         return;

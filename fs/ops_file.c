@@ -363,6 +363,16 @@ write_any(struct fs *fs, struct handle *h, off_t off, struct data data)
     return r;
 }
 
+/* The kernel will take the file to be as long as it thinks it wrote. */
+static void
+note_write(struct fs *fs, struct node *n, size_t end)
+{
+    pthread_mutex_lock(&fs->lock);
+    if (end > n->kernel_len)
+        n->kernel_len = end;
+    pthread_mutex_unlock(&fs->lock);
+}
+
 void
 op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size,
          off_t off, struct fuse_file_info *fi)
@@ -374,6 +384,7 @@ op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size,
         return;
     struct data data = {(const uint8_t *)buf, size};
     handle_begin(h, &r);
+    note_write(r.fs, h->node, (size_t)off + size);
     int result = size > 0 ? write_any(r.fs, h, off, data) : 0;
     handle_end(h);
     /* libfuse keeps its buffer for the next request. */

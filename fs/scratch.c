@@ -196,7 +196,9 @@ scratch_collect(struct user *u)
     struct fs *fs = u->fs;
     time_t oldest = time(NULL) - DRAFT_AGE_S;
     pthread_mutex_lock(&fs->lock);
-    for (size_t i = 0; u->scratch_count > 0 && i < fs->buckets; i++) {
+    for (size_t i = 0; i < fs->buckets; i++) {
+        if (__atomic_load_n(&u->scratch_count, __ATOMIC_RELAXED) == 0)
+            break;
         struct node *next;
         for (struct node *n = fs->by_ino[i]; n != NULL; n = next) {
             next = n->next_ino;

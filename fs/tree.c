@@ -100,7 +100,7 @@ lookup_cache(struct user *u, const char *name, const struct caller *caller,
     if (r != 0)
         return r;
     *out = content_node(c);
-    return *out != NULL ? 0 : KCM_NOT_FOUND;
+    return *out != NULL ? 0 : content_exists(c) ? -ENOMEM : KCM_NOT_FOUND;
 }
 
 static bool
@@ -183,7 +183,9 @@ lookup_in_cache_dir(struct user *u, struct node *dir, const char *name,
             return r;
         if (kind == NODE_CACHE) {
             *out = content_node(dir->content);
-            return *out != NULL ? 0 : KCM_NOT_FOUND;
+            return *out != NULL                    ? 0
+                   : content_exists(dir->content) ? -ENOMEM
+                                                  : KCM_NOT_FOUND;
         }
         bool is_dir = kind == NODE_TICKETS || kind == NODE_CONFIG;
         if (!content_exists(dir->content) && kind != NODE_TEXT_NAME &&
@@ -255,9 +257,10 @@ lookup_any(struct user *u, struct node *dir, const char *name,
     case NODE_ROOT:
         return lookup_root(u, dir, name, caller, out);
     case NODE_BY_NAME:
+        errno = 0;
         text = name_unescape(name);
         if (text == NULL)
-            return KCM_NOT_FOUND;
+            return errno == ENOMEM ? -ENOMEM : KCM_NOT_FOUND;
         return lookup_cache_dir(u, dir, name, text, caller, out);
     case NODE_BY_PRINCIPAL:
         r = principals_find(u, caller, name, &text);

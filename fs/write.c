@@ -159,6 +159,8 @@ show_stored(struct handle *h, const struct data *creds,
         r = mark_removed(creds, count, &bytes);
     for (size_t i = 0; !shared && i < count; i++)
         write_data(&bytes, creds[i]);
+    if (r == 0 && bytes.failed)
+        r = -ENOMEM;
     if (r == 0)
         r = image_append(image, writer_data(&bytes), lengths, count, &next);
     if (r == 0)

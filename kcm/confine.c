@@ -72,6 +72,7 @@ static const int basic[] = {
     SCMP_SYS(getpid),
     SCMP_SYS(gettid),
     SCMP_SYS(getrandom),
+    SCMP_SYS(sysinfo), /* qsort() */
     SCMP_SYS(clock_gettime),
     SCMP_SYS(clock_gettime64),
     SCMP_SYS(gettimeofday),
@@ -245,11 +246,9 @@ add_checked_threads(scmp_filter_ctx f)
 static int
 fill(scmp_filter_ctx f, enum confine_program program)
 {
-    /* After a change of identity glibc's locks still work over threads. */
-    int r = seccomp_attr_set(f, SCMP_FLTATR_CTL_OPTIMIZE, 2);
-    if (r < 0)
-        r = 0; /* before libseccomp 2.5 */
-    r = add_list(f, SCMP_ACT_KILL_PROCESS, deadly);
+    /* A tree instead of a list, from libseccomp 2.5 on. */
+    (void)seccomp_attr_set(f, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+    int r = add_list(f, SCMP_ACT_KILL_PROCESS, deadly);
     if (r == 0)
         r = add_list(f, SCMP_ACT_ALLOW, basic);
     if (r == 0)

@@ -34,19 +34,28 @@ is_stale(const struct sockaddr_un *address)
     return refused;
 }
 
+/* With mode 0666 from the first moment on: who met a narrower one would be
+ * told that they may not connect, instead of that nobody listens yet. */
+static int
+bind_for_all(int fd, const struct sockaddr_un *address)
+{
+    mode_t before = umask(0);
+    int r = bind(fd, (const struct sockaddr *)address, sizeof(*address));
+    int error = errno;
+    umask(before);
+    return r == 0 ? 0 : -error;
+}
+
 static int
 bind_and_listen(int fd, const struct sockaddr_un *address)
 {
-    const struct sockaddr *sa = (const struct sockaddr *)address;
-    if (bind(fd, sa, sizeof(*address)) != 0) {
-        if (errno != EADDRINUSE || !is_stale(address))
-            return -errno;
+    int r = fchmod(fd, 0666) != 0 ? -errno : bind_for_all(fd, address);
+    if (r == -EADDRINUSE && is_stale(address)) {
         unlink(address->sun_path);
-        if (bind(fd, sa, sizeof(*address)) != 0)
-            return -errno;
+        r = bind_for_all(fd, address);
     }
-    /* Until listen() nobody can connect, so the mode is never too narrow
-     * for a client that sees a server. */
+    if (r != 0)
+        return r;
     if (chmod(address->sun_path, 0666) != 0 || listen(fd, SOMAXCONN) != 0) {
         int error = errno;
         unlink(address->sun_path);

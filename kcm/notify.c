@@ -41,7 +41,8 @@ notify_systemd_fd(const char *state, int passed)
         char bytes[CMSG_SPACE(sizeof(int))];
     } control = {0};
     struct iovec text = {(void *)(uintptr_t)state, strlen(state)};
-    struct msghdr m = {.msg_name = &address, .msg_iov = &text, .msg_iovlen = 1};
+    struct msghdr m = {
+        .msg_name = &address, .msg_iov = &text, .msg_iovlen = 1};
     if (!notify_address(&address, &m.msg_namelen))
         return false;
     if (passed >= 0) {

@@ -133,6 +133,28 @@ parse_old(struct data bytes, struct image_file *f)
     return r;
 }
 
+/*
+ * impacket 0.10 writes the length of the one tag that there usually is, also
+ * where there is none: 12 bytes, which are the principal's.
+ */
+static bool
+lacks_its_tag(struct data bytes)
+{
+    struct image_file f = {0};
+    return bytes.len >= 16 && bytes.p[2] == 0 && bytes.p[3] == 12 &&
+           parse_tags((struct data){bytes.p + 4, 12}, &f) != 0;
+}
+
+static int
+parse_without_tag(struct data bytes, struct image_file *f)
+{
+    write_data(&f->converted, bytes);
+    if (f->converted.failed)
+        return -ENOMEM;
+    f->converted.p[3] = 0;
+    return parse_v4(writer_data(&f->converted), f);
+}
+
 int
 image_parse(struct data bytes, struct image_file *f)
 {
@@ -142,7 +164,9 @@ image_parse(struct data bytes, struct image_file *f)
     if (bytes.len < 2)
         return 0;
     f->version = bytes.p[1];
-    int r = f->version == 4                      ? parse_v4(bytes, f)
+    int r = f->version == 4 && lacks_its_tag(bytes)
+                ? parse_without_tag(bytes, f)
+            : f->version == 4                    ? parse_v4(bytes, f)
             : f->version >= 1 && f->version <= 3 ? parse_old(bytes, f)
                                                  : -EINVAL;
     if (r < 0)

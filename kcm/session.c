@@ -290,7 +290,9 @@ complete_names(struct kcm *kcm, const struct caller *caller,
         batch_add(&b, KCM_OP_GET_CACHE_BY_UUID);
         write_bytes(&b.out, l->caches[i].uuid, KCM_UUID_LEN);
     }
-    int r = b.count > 0 ? kcm_exchange(kcm, caller, &b) : 0;
+    int r = b.out.failed  ? -ENOMEM
+            : b.count > 0 ? kcm_exchange(kcm, caller, &b)
+                          : 0;
     if (r < 0)
         return r;
     size_t kept = 0;

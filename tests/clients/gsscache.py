@@ -6,6 +6,8 @@
   gsscache.py accept KEYTAB               accept a base64 token from stdin
   gsscache.py store CACHE USER PASSWORD   acquire by password, store there
   gsscache.py keytab CACHE KEYTAB USER    acquire by client keytab into CACHE
+  gsscache.py store CACHE USER PASSWORD   acquire by password, store there
+  gsscache.py keytab CACHE KEYTAB USER    acquire by client keytab into CACHE
 """
 import base64
 import sys
@@ -40,4 +42,19 @@ def accept(keytab):
     print("peer", context.initiator_name)
 
 
-{"init": init, "select": select, "accept": accept}[sys.argv[1]](*sys.argv[2:])
+def store(cache, user, password):
+    name = gssapi.Name(user, gssapi.NameType.kerberos_principal)
+    got = gssapi.raw.acquire_cred_with_password(name, password.encode())
+    gssapi.Credentials(got.creds).store(store={"ccache": cache},
+                                        usage="initiate", overwrite=True)
+
+
+def from_keytab(cache, keytab, user):
+    name = gssapi.Name(user, gssapi.NameType.kerberos_principal)
+    mine = gssapi.Credentials(name=name, usage="initiate", store={
+        "ccache": cache, "client_keytab": keytab})
+    print("principal", mine.name, mine.lifetime)
+
+
+{"init": init, "select": select, "accept": accept, "store": store,
+ "keytab": from_keytab}[sys.argv[1]](*sys.argv[2:])

@@ -9,9 +9,11 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <execinfo.h>
 #include <fcntl.h>
 #include <link.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -56,9 +58,24 @@ note_program(struct dl_phdr_info *info, size_t size, void *arg)
     return 1;
 }
 
+/* Where it crashed, as offsets for addr2line(1). */
+static void
+crashed(int sig)
+{
+    void *frames[24];
+    int count = backtrace(frames, 24);
+    backtrace_symbols_fd(frames, count, STDERR_FILENO);
+    signal(sig, SIG_DFL);
+    raise(sig);
+}
+
 __attribute__((constructor)) static void
 begin(void)
 {
+    void *one[1];
+    (void)backtrace(one, 1); /* loads what it needs */
+    signal(SIGSEGV, crashed);
+    signal(SIGABRT, crashed);
     const char *path = getenv("INJECT_FILE");
     int fd = path != NULL ? open(path, O_RDWR | O_CLOEXEC) : -1;
     if (fd < 0)

@@ -149,6 +149,7 @@ class State:
             check(name in self.caches, "EEXIST of no cache")
             return [name]
         check(name not in self.caches, "O_EXCL over a cache")
+        self.lose(name)         # where KCM: destroyed it before
         self.caches[name] = self.filled(client, creds)
         return [name]
 

@@ -12,7 +12,7 @@ import clients
 from harness import ALL, test
 from made import TGT, svc
 from tree import by_name
-from util import Skip, check, end_process, eq, free_port, has, run, wait_for
+from util import Failed, Skip, check, end_process, eq, free_port, has, run, wait_for
 from writing import Subject, same_creds
 
 PLAIN = {"uuid", "by-name"}
@@ -216,7 +216,8 @@ def apache(t, keytab):
                 "GssapiDelegCcacheDir %s\nRequire valid-user\n</Location>\n"
                 % (module, top, keytab, deleg))
     p = subprocess.Popen(["apache2", "-X", "-f", conf],
-                         env=dict(os.environ, KRB5_CONFIG=t.krb5_conf),
+                         env=dict(os.environ, KRB5_CONFIG=t.krb5_conf,
+                                  KRB5RCACHENAME="none:"),
                          stdout=subprocess.DEVNULL,
                          stderr=subprocess.DEVNULL)
     t.cleanup(lambda: end_process(p))
@@ -238,8 +239,10 @@ def curl_negotiate(t):
         for delegation in ("none", "always"):
             out = b.u.run("curl", "-sS", "--negotiate", "-u", ":",
                           "--delegation", delegation,
-                          "http://localhost:%d/" % port, cc=b.cc).out
-            eq(out, "hello\n")
+                          "http://localhost:%d/index.html" % port, cc=b.cc).out
+            if out != "hello\n":
+                with open(os.path.join(t.dir, "apache/error.log")) as f:
+                    raise Failed(out + f.read())
             b.step("curl", "HTTP/localhost")
 
 
@@ -322,8 +325,8 @@ def pam_krb5(t):
     b = Bench(t, m, "by-name")
     name = "kcmfs-test-%d" % b.u.uid
     service = "/etc/pam.d/" + name
-    rules = "%s minimum_uid=1000 no_update_user ccache=%s" % (module[0],
-                                                            b.cc)
+    rules = ("%s minimum_uid=1000 no_update_user retain_after_close "
+             "ccache=%s" % (module[0], b.cc))
     with open(service, "w") as f:
         f.write("auth required %s\naccount required %s\n"
                 "session required %s\n" % (rules, rules, rules))

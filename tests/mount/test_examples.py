@@ -181,6 +181,6 @@ def each_says_what_why_how(t):
         paths += [os.path.join(directory, n) for n in os.listdir(directory)]
     for path in paths:
         with open(path) as f:
-            head = "".join(f.readlines()[:5])
+            head = "".join(f.readlines()[:8])
         for word in ("What: ", "Why: ", "How: "):
             has(head, word, path)

@@ -165,8 +165,9 @@ def principal_and_name(t):
     eq(u.klist(cc)[0], u.principal, "the name as KRB5CCNAME")
     for name in ("principal", "name", "info", "info.json"):
         path = paths / name
-        eq(u.call(os.stat, path).st_size, len(u.read(path)),
-           "size of " + name)
+        # info says "10 hours left", then "9 hours 59 minutes left"
+        wait_for("the size of " + name, lambda: u.call(
+            os.stat, path).st_size == len(u.read(path)))
 
 
 @test(*ALL)

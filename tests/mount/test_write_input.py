@@ -169,7 +169,7 @@ def large_tickets(t):
     s = Subject(t, m, t.user())
     have = [s.tgt()]
     s.make(*have)
-    for size in (60000, 120000, 140000, 1 << 20):
+    for size in (60000, 120000, 140000, 1 << 19):
         cred = s.ticket(size=size)
         try:
             append(s.u, s.path(), cred.bytes())

@@ -1,0 +1,283 @@
+"""KCM clients that do anything but what they should, against kcmd and against
+kcmfs --embedded: nothing dies, nothing of anybody changes, others are served.
+"""
+import os
+import random
+import socket
+import struct
+import threading
+import time
+
+import ccfile
+from harness import test
+from kcmwire import OP, Client, connect_as, recv_exactly, request, z
+from made import made_cache, usual_creds
+from util import check, eq, wait_for
+
+OURS = ("kcmd", "embedded")
+REQUEST_MAX = 10 * 1024 * 1024
+SOON = 5.0                      # for a request of somebody else, loaded or not
+
+
+def ready(t):
+    if t.on == "embedded":
+        t.mount()
+    return t.user()
+
+
+def process_of(t):
+    return t.daemon.process.pid if t.on == "kcmd" else \
+        t._mounts[0].process.pid
+
+
+def memory(t):
+    with open("/proc/%d/statm" % process_of(t)) as f:
+        return int(f.read().split()[1]) * 4096
+
+
+def descriptors(t):
+    return len(os.listdir("/proc/%d/fd" % process_of(t)))
+
+
+def pbytes(principal):
+    return ccfile.Writer().principal(ccfile.princ(principal)).out
+
+
+class Witness:
+    """Another user, who must notice nothing."""
+
+    def __init__(self, t):
+        self.t, self.u = t, t.user()
+        self.name = made_cache(t, self.u, usual_creds(self.u), offset=0)
+        self.want = sorted(t.wire(self.u).creds(self.name))
+
+    def asks(self):
+        begin = time.monotonic()
+        with Client(self.t.kcm_socket, self.u.uid) as w:
+            eq(sorted(w.creds(self.name)), self.want, "the other's cache")
+            eq(w.store(self.name, usual_creds(self.u)[0].bytes()).code, 0)
+        took = time.monotonic() - begin
+        check(took < SOON, "the other waits for %.1f s", took)
+        return took
+
+
+def closed_or_answered(s):
+    """What comes back, until it is closed or nothing comes any more."""
+    s.settimeout(0.3)
+    data = b""
+    try:
+        while part := s.recv(1 << 16):
+            data += part
+    except (socket.timeout, ConnectionError):
+        pass
+    return data
+
+
+@test(*OURS)
+def every_cut_and_every_byte(t):
+    """Each request cut at every byte and closed; with each byte changed."""
+    u = ready(t)
+    other = Witness(t)
+    name = "%d:x" % u.uid
+    cred = usual_creds(u)[0].bytes()
+    requests = [request(op, args) for op, args in (
+        ("INITIALIZE", z(name) + pbytes(u.principal)),
+        ("STORE", z(name) + cred),
+        ("REPLACE", z(name) + struct.pack(">i", 0) + pbytes(u.principal)
+         + struct.pack(">II", 1, len(cred)) + cred),
+        ("MOVE_CACHE", z(name) + z(name + "y")),
+        ("RETRIEVE", z(name) + struct.pack(">II", 1, 3)
+         + pbytes(u.principal) * 2),
+        ("GET_CACHE_BY_UUID", b"u" * 16))]
+    for raw in requests:
+        for cut in range(0, len(raw), max(1, len(raw) // 60)):
+            with Client(t.kcm_socket, u.uid) as w:
+                w.send(raw[:cut])
+    other.asks()
+    chance = random.Random(1)
+    for raw in requests:
+        with Client(t.kcm_socket, u.uid) as w:
+            for at in range(4, len(raw), max(1, len(raw) // 60)):
+                bad = bytearray(raw)
+                bad[at] = chance.choice((0, 1, 0x7f, 0x80, 0xff))
+                try:
+                    w.send(bytes(bad))
+                    w.reply()
+                except (OSError, EOFError):
+                    w.close()
+                    w.__init__(t.kcm_socket, u.uid)
+    other.asks()
+
+
+@test(*OURS)
+def random_bytes(t):
+    u = ready(t)
+    other = Witness(t)
+    chance = random.Random(2)
+    for _ in range(150):
+        s = connect_as(t.kcm_socket, u.uid, u.uid)
+        size = chance.choice((1, 3, 4, 7, 8, 64, 5000))
+        try:
+            s.sendall(chance.randbytes(size))
+        except OSError:
+            pass
+        s.close()
+    for opcode in list(OP.values()) + [29, 77, 12999, 13003, 65535]:
+        for size in (0, 1, 15, 16, 17, 300):
+            with Client(t.kcm_socket, u.uid) as w:
+                try:
+                    w.send(request(opcode, chance.randbytes(size)))
+                    w.reply()
+                except (OSError, EOFError):
+                    pass
+    other.asks()
+
+
+@test(*OURS)
+def at_and_over_each_limit(t):
+    u = ready(t)
+    other = Witness(t)
+    w = t.wire(u)
+    p = pbytes(u.principal)
+    for size, good in ((1024, True), (1025, False), (100000, False)):
+        name = ("%d:" % u.uid).ljust(size, "n")
+        eq(not w.init(name, p).code, good, "a name of %d bytes" % size)
+    w.destroy(("%d:" % u.uid).ljust(1024, "n"))
+    name = "%d:big" % u.uid
+    w.init(name, p)
+    room = REQUEST_MAX - 4 - len(z(name))
+    cred = ccfile.ticket(u.principal, "h@EXAMPLE.COM", 5, size=100).bytes()
+    fits = ccfile.ticket(u.principal, "h@EXAMPLE.COM", 5,
+                         size=100 + room - len(cred)).bytes()
+    eq(len(request("STORE", z(name) + fits)) - 4, REQUEST_MAX)
+    eq(w.store(name, fits).name, "OK", "the longest request")
+    # one byte more: closed at once, before it was read
+    s = connect_as(t.kcm_socket, u.uid, u.uid)
+    s.sendall(struct.pack(">I", REQUEST_MAX + 1))
+    eq(closed_or_answered(s), b"")
+    s.close()
+    # its list is longer than a reply may be: refused, but there
+    eq(w.call("GET_CRED_LIST", z(name)).name, "INTERNAL")
+    ids = w.ok("GET_CRED_UUID_LIST", z(name)).uuids()
+    eq(w.ok("GET_CRED_BY_UUID", z(name) + ids[0]).result, fits)
+    # the quota of bytes: an error, and what is there stays
+    code, stored = 0, 1
+    while not code and stored < 50:
+        code = w.store(name, ccfile.ticket(
+            u.principal, "q%d@EXAMPLE.COM" % stored, 6,
+            size=5 << 20).bytes()).code
+        stored += not code
+    check(code and stored > 5, "no quota after %d tickets", stored)
+    eq(len(w.ok("GET_CRED_UUID_LIST", z(name)).uuids()), stored)
+    other.asks()
+    w.destroy(name)
+    eq(w.init(name, p).name, "OK", "after the quota was freed")
+
+
+@test(*OURS)
+def flood_of_connections(t):
+    """More than one uid may have: those are closed, the others served."""
+    u = ready(t)
+    other = Witness(t)
+    w = t.wire(u)
+    name = made_cache(t, u, usual_creds(u), offset=0)
+    before, sockets, closed = descriptors(t), [], 0
+    for _ in range(400):
+        sockets.append(connect_as(t.kcm_socket, u.uid, u.uid))
+    other.asks()
+    for s in sockets:
+        try:
+            s.sendall(request("GET_PRINCIPAL", z(name)))
+            s.settimeout(SOON)
+            closed += not s.recv(1)
+        except OSError:
+            closed += 1
+    check(100 < closed < 400, "%d of 400 were closed", closed)
+    eq(w.principal(name), pbytes(u.principal), "on an old connection")
+    for s in sockets:
+        s.close()
+    wait_for("the descriptors", lambda: descriptors(t) <= before + 2)
+    eq(t.wire(u).principal(name), pbytes(u.principal), "on a new one")
+
+
+@test(*OURS)
+def slow_readers(t):
+    """100 connections that ask for megabytes and read none: memory has an
+    end, and another user's requests do not wait."""
+    u = ready(t)
+    other = Witness(t)
+    name = made_cache(t, u, [ccfile.ticket(
+        u.principal, "h%d@EXAMPLE.COM" % i, 1000 + i, size=60000)
+        for i in range(100)], offset=0)
+    before = memory(t)
+    sockets = []
+    for _ in range(100):
+        s = connect_as(t.kcm_socket, u.uid, u.uid)
+        s.setblocking(False)
+        try:
+            for _ in range(20):
+                s.send(request("GET_CRED_LIST", z(name)))
+        except (BlockingIOError, ConnectionError):
+            pass
+        sockets.append(s)
+    took = sorted(other.asks() for _ in range(30))
+    check(took[15] < 0.5, "the other's requests take %.2f s", took[15])
+    check(memory(t) < before + (300 << 20), "%d MiB more",
+          (memory(t) - before) >> 20)
+    for s in sockets:
+        s.close()
+    wait_for("the memory", lambda: memory(t) < before + (40 << 20))
+    eq(len(t.wire(u).creds(name)), 100)
+
+
+@test(*OURS)
+def busy_flood(t):
+    """One uid asks as fast as it can on many connections: another's median
+    stays short."""
+    u = ready(t)
+    other = Witness(t)
+    name = made_cache(t, u, [ccfile.ticket(
+        u.principal, "h%d@EXAMPLE.COM" % i, 1000 + i, size=9000)
+        for i in range(100)], offset=0)
+    stop = []
+    ask = request("GET_CRED_LIST", z(name))
+
+    def flood():
+        s = connect_as(t.kcm_socket, u.uid, u.uid)
+        while not stop:
+            s.sendall(ask)
+            size, = struct.unpack(">I", recv_exactly(s, 8)[:4])
+            left = size
+            while left > 0:
+                left -= len(s.recv(min(left, 1 << 20)))
+        s.close()
+    threads = [threading.Thread(target=flood) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    try:
+        took = sorted(other.asks() for _ in range(30))
+    finally:
+        stop.append(True)
+        for thread in threads:
+            thread.join()
+    check(took[15] < 1.0, "the other's requests take %.2f s", took[15])
+
+
+@test(*OURS)
+def half_requests_are_closed_in_time(t):
+    """They cost nothing but a descriptor until then."""
+    u = ready(t)
+    other = Witness(t)
+    before = memory(t)
+    sockets = []
+    for _ in range(200):
+        s = connect_as(t.kcm_socket, u.uid, u.uid)
+        s.sendall(struct.pack(">IBBH", REQUEST_MAX, 2, 0, OP["STORE"])
+                  + b"x" * 2000)
+        sockets.append(s)
+    other.asks()
+    check(memory(t) < before + (150 << 20), "%d MiB for 200 beginnings",
+          (memory(t) - before) >> 20)
+    for s in sockets:
+        s.close()
+    other.asks()
