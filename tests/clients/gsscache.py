@@ -6,8 +6,6 @@
   gsscache.py accept KEYTAB               accept a base64 token from stdin
   gsscache.py store CACHE USER PASSWORD   acquire by password, store there
   gsscache.py keytab CACHE KEYTAB USER    acquire by client keytab into CACHE
-  gsscache.py store CACHE USER PASSWORD   acquire by password, store there
-  gsscache.py keytab CACHE KEYTAB USER    acquire by client keytab into CACHE
 """
 import base64
 import sys

@@ -460,3 +460,35 @@ def destroying(t):
 def t_wire(t, u):
     from kcmwire import Client
     return Client(t.kcm_socket, u.uid)
+
+
+@test("kcmd")
+def hanging_lookups_block_nobody(t):
+    """A's lookups and listings of the shared directories hang; B's do not
+    wait for them (the kernel would make them, by default)."""
+    p = t.proxy()
+    p.may_abandon = True
+    m = t.mount("-o", "timeout=20", socket=p.socket)
+    a, b = Attacked(t, m, p, t), Attacked(t, m, p, t)
+    for x in (a, b):
+        x.whole(x.u.read(x.path))
+    p.hold_uid(a.u.uid)
+    wanted = [m.path, m / "by-name", m / "collection",
+              m / "00000000-0000-4000-8000-000000000001/cache", a.path]
+    threads = [threading.Thread(target=a.attempt, args=(
+        lambda path=path: a.u.call(os.listdir, path),)) for path in wanted]
+    for thread in threads:
+        thread.start()
+    wait_for("A's requests", lambda: p.waiting_uid(a.u.uid))
+    begin = time.monotonic()
+    for _ in range(5):
+        for where in ("", "by-name", "collection"):
+            b.u.list(os.path.join(m.path, where))
+        raises(errno.ENOENT, b.u.stat,
+               m / "00000000-0000-4000-8000-000000000002")
+        b.whole(b.u.read(b.path))
+    took = time.monotonic() - begin
+    p.release()
+    for thread in threads:
+        thread.join()
+    check(took < 10, "B waited %.1f s", took)
