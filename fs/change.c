@@ -385,7 +385,7 @@ make_config(struct content *c, const char *file, struct data value,
 {
     _cleanup_(freep) char *name = name_unescape_text(file);
     _cleanup_(kcm_snapshot_unrefp) struct kcm_snapshot *s =
-                  content_snapshot(c);
+        content_snapshot(c);
     if (s == NULL)
         return KCM_NOT_FOUND;
     if (name == NULL || name[0] == '\0' || name[0] == '@')

@@ -2,6 +2,7 @@
  * The content of one cache as a file: checked against the daemon, rendered,
  * and shown by a node.
  */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -78,6 +79,7 @@ drop_end(struct fs *fs, struct node *n)
 static bool
 fits_locked(const struct node *n, const struct image *image)
 {
+    assert(image != NULL);
     return image->len >= n->kernel_len;
 }
 
@@ -181,7 +183,7 @@ update_image(struct content *c)
     struct kcm_snapshot *s = c->known.snapshot;
     pthread_mutex_lock(&fs->lock);
     _cleanup_(image_unrefp) struct image *old =
-                  c->image != NULL ? image_ref(c->image) : NULL;
+        c->image != NULL ? image_ref(c->image) : NULL;
     bool open = c->open_nodes > 0, asleep = c->asleep;
     pthread_mutex_unlock(&fs->lock);
     if (old != NULL && c->shown == s && (old->clean || open))
@@ -202,6 +204,7 @@ update_image(struct content *c)
     if (old != NULL && merged == NULL)
         changed = !image_equal(fresh, old); /* both are canonical */
     struct image *next = fresh != NULL ? fresh : changed ? merged : old;
+    assert(next != NULL);
     if (old != NULL && image_equal(next, old) && old->clean == next->clean)
         next = old;
     if (asleep) {
@@ -471,8 +474,8 @@ content_refresh(struct content *c, const struct caller *caller,
     struct fs *fs = fs_of(c);
     pthread_mutex_lock(&fs->lock);
     /* "There is none" is what an open is told without an OPEN: never old. */
-    bool recent = c->exists && max_age_ms > 0 &&
-                  now_ms() - c->checked_ms <= max_age_ms;
+    bool recent =
+        c->exists && max_age_ms > 0 && now_ms() - c->checked_ms <= max_age_ms;
     pthread_mutex_unlock(&fs->lock);
     if (recent)
         return 0;
@@ -572,8 +575,8 @@ open_unchecked(struct content *c, struct handle *h)
     /* Not where others read: they would see its end without what came
      * between. */
     h->unchecked = c->exists && c->node == n && n->opens == 0 &&
-                   !n->unlinked && !n->moved &&
-                   n->image != NULL && n->image == c->image &&
+                   !n->unlinked && !n->moved && n->image != NULL &&
+                   n->image == c->image &&
                    now_ms() - c->checked_ms <= FRESH_MS;
     if (h->unchecked)
         content_opened_locked(n);

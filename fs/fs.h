@@ -132,8 +132,8 @@ struct node {
     bool linked;         /* a scratch file or link that has its name: one
                           * reference of ours */
     char *target;        /* of a symlink that is scratch */
-    size_t old_len;    /* of an image that grew, until the kernel may know */
-    size_t kernel_len; /* what the kernel may take the length to be */
+    size_t old_len;      /* of an image that grew, until the kernel may know */
+    size_t kernel_len;   /* what the kernel may take the length to be */
     uint64_t image_serial;  /* counts the images shown */
     uint64_t kernel_serial; /* the kernel has no pages of older ones */
     bool unlinked;
@@ -146,9 +146,9 @@ struct handle {
     struct node *node;
     struct caller caller; /* who opened; deadline and wake are set anew */
     int flags;
-    bool unchecked;       /* of what is behind the header; fs->lock */
+    bool unchecked;        /* of what is behind the header; fs->lock */
     uint64_t image_serial; /* of the node when h was opened; fs->lock */
-    struct image *pinned; /* what it reads, if not its node's */
+    struct image *pinned;  /* what it reads, if not its node's */
     struct blob *text;
     struct dir_list *list;
     pthread_mutex_t lock; /* of what a writer has not committed yet: */
@@ -253,8 +253,7 @@ void status_count(struct user *u, const char *operation, uint64_t us);
 void status_failed(struct user *u, const char *operation, const char *cache,
                    int error);
 /* .kcmfs/status for the caller. */
-int status_text(struct fs *fs, const struct caller *caller,
-                struct blob **out);
+int status_text(struct fs *fs, const struct caller *caller, struct blob **out);
 /* How many caches a uid may have; 0: not known. */
 size_t status_cache_limit(const struct fs *fs);
 /* With -o audit: who opened h. */
@@ -291,7 +290,7 @@ struct user {
     bool kept_answer_exists; /* and if that was there */
     char *owed_default;      /* to be put back when the daemon answers */
     bool owed_destroyed;
-    char *removed_default;   /* by whom it may be created again */
+    char *removed_default; /* by whom it may be created again */
     pid_t removed_by;
     int64_t removed_until;
     unsigned requests; /* under way; atomic */

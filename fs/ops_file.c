@@ -195,7 +195,8 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
     (void)mode;
     if (!request_begin(&r, req, parent, "create"))
         return;
-    int result = r.fs->config.read_only ? -EROFS : create_node(&r, name, fi->flags, &n);
+    int result =
+        r.fs->config.read_only ? -EROFS : create_node(&r, name, fi->flags, &n);
     if (result != 0) {
         answer_error(&r, result);
         return;
@@ -301,11 +302,11 @@ op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     struct image *image = h->pinned != NULL ? h->pinned : h->node->image;
     struct draft *draft = h->draft != NULL ? h->draft : h->node->draft;
     _cleanup_(image_unrefp) struct image *held =
-                  image != NULL ? image_ref(image) : NULL;
+        image != NULL ? image_ref(image) : NULL;
     _cleanup_(draft_unrefp) struct draft *held_draft =
-                  draft != NULL ? draft_ref(draft) : NULL;
+        draft != NULL ? draft_ref(draft) : NULL;
     _cleanup_(blob_unrefp) struct blob *text =
-                  h->text != NULL ? blob_ref(h->text) : NULL;
+        h->text != NULL ? blob_ref(h->text) : NULL;
     pthread_mutex_unlock(&fs->lock);
     /* Once this is answered h may be gone: the references last longer. */
     if (held_draft != NULL)

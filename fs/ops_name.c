@@ -158,7 +158,7 @@ reserve_by_mkdir(struct request *r, const char *cache)
 {
     struct user *u = user_get(r->fs, r->caller.uid);
     _cleanup_(content_unrefp) struct content *c =
-                  u != NULL ? user_content(u, cache) : NULL;
+        u != NULL ? user_content(u, cache) : NULL;
     int result = c != NULL ? content_refresh(c, &r->caller, 0) : -ENOMEM;
     if (result != 0)
         return result;
@@ -286,7 +286,7 @@ rename_draft(struct request *r, struct node *n, struct node *dir,
     _cleanup_(content_unrefp) struct content *c = NULL;
     pthread_mutex_lock(&r->fs->lock);
     _cleanup_(draft_unrefp) struct draft *d =
-                  n->draft != NULL ? draft_ref(n->draft) : NULL;
+        n->draft != NULL ? draft_ref(n->draft) : NULL;
     pthread_mutex_unlock(&r->fs->lock);
     if (n->kind == NODE_SCRATCH && dir->kind == NODE_ROOT &&
         strcmp(name, "default") == 0)
@@ -312,7 +312,7 @@ rename_cache(struct request *r, struct node *n, struct node *dir,
 {
     _cleanup_(content_unrefp) struct content *to = NULL;
     _cleanup_(content_unrefp) struct content *from =
-                  user_content(n->content->user, n->content->name);
+        user_content(n->content->user, n->content->name);
     if (from == NULL)
         return -ENOMEM;
     int result = tree_place(r->fs, dir, name, PLACE_RENAMED, &r->caller, &to);
@@ -338,8 +338,7 @@ rename_any(struct request *r, const char *name, fuse_ino_t newparent,
         result = -EACCES;
     if (result == 0 && n->kind == NODE_CACHE && n->image != NULL)
         result = rename_cache(r, n, dir, newname);
-    else if (result == 0 &&
-             (n->kind == NODE_SCRATCH || n->kind == NODE_CACHE))
+    else if (result == 0 && (n->kind == NODE_SCRATCH || n->kind == NODE_CACHE))
         result = rename_draft(r, n, dir, newname);
     else if (result == 0)
         result = -EACCES;

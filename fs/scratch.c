@@ -177,7 +177,7 @@ scratch_to_unborn(struct node *n, struct content *c)
     node_unkey_locked(fs, n);
     if (old != NULL && old->unborn == n)
         old->unborn = NULL;
-    if (n->counted)
+    if (n->counted && old != NULL)
         old->open_nodes--;
     n->counted = n->opens > 0;
     c->open_nodes += n->counted;

@@ -183,7 +183,7 @@ lookup_in_cache_dir(struct user *u, struct node *dir, const char *name,
             return r;
         if (kind == NODE_CACHE) {
             *out = content_node(dir->content);
-            return *out != NULL                    ? 0
+            return *out != NULL                   ? 0
                    : content_exists(dir->content) ? -ENOMEM
                                                   : KCM_NOT_FOUND;
         }

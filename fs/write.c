@@ -11,6 +11,7 @@
  * Bytes that do not make a whole record yet wait in the handle (h->tail).
  * All with h->lock, and the content's turn within it.
  */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -69,7 +70,8 @@ unborn_draft(struct handle *h)
 {
     struct fs *fs = fs_of(h);
     pthread_mutex_lock(&fs->lock);
-    struct draft *d = h->node->draft != NULL ? draft_ref(h->node->draft) : NULL;
+    struct draft *d =
+        h->node->draft != NULL ? draft_ref(h->node->draft) : NULL;
     pthread_mutex_unlock(&fs->lock);
     return d;
 }
@@ -181,7 +183,9 @@ commit_tail(struct handle *h, size_t *taken_out)
         size_t count = split_tail(writer_data(&h->tail), creds, lengths);
         if (count == 0)
             return h->tail.len > RECORD_MAX ? -EINVAL : 0;
-        int r = change_store(h->node->content, &h->caller, creds, count, &done);
+        int r =
+            change_store(h->node->content, &h->caller, creds, count, &done);
+        assert(done <= count);
         for (size_t i = 0; i < done; i++)
             len += lengths[i];
         int shown = 0;
@@ -257,13 +261,13 @@ give_birth(struct handle *h, struct draft *d, bool at_flush)
         return r;
     if (old && !at_flush)
         return bytes.p[0] == 5 && bytes.p[1] >= 1 && bytes.p[1] <= 3 ? 0
-                                                                    : -EINVAL;
+                                                                     : -EINVAL;
     r = image_parse(bytes, &f);
     if (r != 0)
         return r;
     enum ending ending = ending_of(bytes, &f);
-    if (at_flush && (ending == ENDS_CUT ||
-                     (ending == ENDS_WHOLE && f.whole < bytes.len)))
+    if (at_flush &&
+        (ending == ENDS_CUT || (ending == ENDS_WHOLE && f.whole < bytes.len)))
         return -EINVAL;
     if (ending != ENDS_WHOLE)
         return 0;
@@ -342,8 +346,8 @@ flush_draft(struct handle *h)
     struct content *c = h->node->content;
     if (!h->dirty)
         return 0;
-    int r = change_replace(c, &h->caller, writer_data(&h->draft->bytes),
-                           h->node);
+    int r =
+        change_replace(c, &h->caller, writer_data(&h->draft->bytes), h->node);
     if (r != 0)
         return r;
     h->dirty = false;

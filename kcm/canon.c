@@ -98,10 +98,9 @@ static void
 item_init(struct canon_item *item, size_t index, const struct blob *b)
 {
     item->index = index;
-    item->hidden =
-        b == NULL ||
-        !cred_parse((struct data){b->bytes, b->len}, &item->cred) ||
-        cred_is_removed(&item->cred);
+    item->hidden = b == NULL ||
+                   !cred_parse((struct data){b->bytes, b->len}, &item->cred) ||
+                   cred_is_removed(&item->cred);
     if (item->hidden) {
         item->cred = (struct cred){0};
         return;

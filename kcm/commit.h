@@ -24,8 +24,8 @@ int kcm_work_save(struct kcm *kcm, const struct caller *caller,
                   const struct kcm_content *content);
 
 struct kcm_undo {
-    const char *work;   /* to be dropped; NULL or "": none */
-    const char *target; /* to hold before again; NULL: none */
+    const char *work;                 /* to be dropped; NULL or "": none */
+    const char *target;               /* to hold before again; NULL: none */
     const struct kcm_content *before; /* NULL: target is to be destroyed */
     bool only_if_gone; /* as long as there is a target, it is right */
 };

@@ -107,7 +107,7 @@ static bool
 consume(struct conn *conn, struct conn_work *work, struct data have,
         size_t used)
 {
-    if (have.p == work->scratch) {
+    if (work->scratch != NULL && have.p == work->scratch) {
         write_bytes(&conn->in, have.p + used, have.len - used);
         explicit_bzero(work->scratch, have.len);
         return !conn->in.failed;

@@ -380,7 +380,7 @@ fetch_changed(struct kcm *kcm, const struct caller *caller, const char *name,
     _cleanup_(blob_unrefp) struct blob *list = NULL;
     for (int tries = 0; tries < FETCH_TRIES; tries++) {
         _cleanup_(kcm_snapshot_unrefp) struct kcm_snapshot *s =
-                      snapshot_new(uuids);
+            snapshot_new(uuids);
         _cleanup_(blob_unrefp) struct blob *after = NULL;
         size_t missing;
         if (s == NULL)
@@ -395,8 +395,8 @@ fetch_changed(struct kcm *kcm, const struct caller *caller, const char *name,
             !use_cred_list(kcm, missing))
             r = complete_by_uuid(kcm, caller, name, s);
         else if (r == 0)
-            r = complete_checked(kcm, caller, name, s,
-                                 tries > 2 ? 1 : missing, &after);
+            r = complete_checked(kcm, caller, name, s, tries > 2 ? 1 : missing,
+                                 &after);
         if (r == 0)
             *out = take(s);
         if (r != CHANGED)

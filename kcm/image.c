@@ -222,7 +222,7 @@ merge(const struct image *old, struct data header,
     if (size > UINT32_MAX)
         return -EFBIG;
     _cleanup_(image_unrefp) struct image *i =
-                  image_new(size, old->count + count);
+        image_new(size, old->count + count);
     if (i == NULL)
         return -ENOMEM;
     put(i, header);

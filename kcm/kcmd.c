@@ -197,9 +197,9 @@ passed_socket(int *kept_fd)
         atoi(count) < 1)
         return -1;
     int fd = passed_socket_of(atoi(count), kept_fd);
-    if (fd >= 0 && (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening,
-                               &len) != 0 ||
-                    !listening)) {
+    if (fd >= 0 &&
+        (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) != 0 ||
+         !listening)) {
         log_error("what systemd passed is no listening socket");
         return -1;
     }
@@ -280,8 +280,7 @@ static void
 leave_kept(struct kcm_server *server, int fd)
 {
     int result = fd < 0 ? fd : kcm_server_save(server, fd);
-    if (result == 0 &&
-        notify_systemd_fd("FDSTORE=1\nFDNAME=" KEPT_NAME, fd))
+    if (result == 0 && notify_systemd_fd("FDSTORE=1\nFDNAME=" KEPT_NAME, fd))
         log_info("left the caches with systemd");
     else if (result != 0)
         log_error("cannot keep the caches: %s", strerror(-result));

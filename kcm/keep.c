@@ -12,9 +12,9 @@
 
 #include "store.h"
 
-#define MAGIC 0x6b636d64u /* "kcmd" */
+#define MAGIC   0x6b636d64u /* "kcmd" */
 #define VERSION 1u
-#define SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+#define SEALS   (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 /* No user's part can be longer: the quota, and lengths. */
 #define PART_MAX ((size_t)1 << 30)
 

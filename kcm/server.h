@@ -10,7 +10,7 @@
 #include "bytes.h"
 
 /* The limits where none are given. */
-#define KCM_SERVER_CACHES      1024
+#define KCM_SERVER_CACHES      1024u
 #define KCM_SERVER_BYTES       (64u * 1024 * 1024)
 #define KCM_SERVER_CONNECTIONS 256
 

@@ -211,7 +211,7 @@ cache_new(struct data name, struct store_cache **cache_out)
 {
     *cache_out = NULL;
     _cleanup_(cache_freep) struct store_cache *cache =
-                  secret_alloc(sizeof(*cache));
+        secret_alloc(sizeof(*cache));
     if (cache == NULL)
         return -ENOMEM;
     uuid_make(cache->uuid);

@@ -103,8 +103,8 @@ store(struct client *c, krb5_ccache cc, unsigned number)
     memset(&creds, 0, sizeof(creds));
     memset(key, (int)(number & 0xff), sizeof(key));
     for (size_t i = 0; i < sizeof(ticket); i++)
-        ticket[i] = (unsigned char)(number >> (i % 4 * 8)) ^
-                    (unsigned char)(i * 197);
+        ticket[i] =
+            (unsigned char)(number >> (i % 4 * 8)) ^ (unsigned char)(i * 197);
     creds.client = c->principal;
     creds.keyblock.enctype = ENCTYPE_AES256_CTS_HMAC_SHA1_96;
     creds.keyblock.length = sizeof(key);
@@ -398,8 +398,7 @@ run_window(const struct operation *op, struct target *t, unsigned threads,
     t->seconds += now() - start;
     for (unsigned i = 0; i < threads; i++) {
         struct target *own = &workers[i].target;
-        t->us = reallocarray(t->us, t->count + own->count + 1,
-                             sizeof(*t->us));
+        t->us = reallocarray(t->us, t->count + own->count + 1, sizeof(*t->us));
         if (t->us == NULL)
             fail("no memory");
         memcpy(t->us + t->count, own->us, own->count * sizeof(*own->us));
@@ -469,13 +468,26 @@ main(int argc, char **argv)
         return fill(argv[2], (unsigned)atoi(argv[3]));
     while ((option = getopt(argc, argv, "n:t:s:f:m:o:")) != -1) {
         switch (option) {
-        case 'n': rounds = (unsigned)atoi(optarg); break;
-        case 't': threads = (unsigned)atoi(optarg); break;
-        case 's': seconds = atof(optarg); break;
-        case 'f': fresh_cache = optarg; break;
-        case 'm': middle = (unsigned)atoi(optarg); break;
-        case 'o': next = (unsigned)atoi(optarg); break;
-        default: fail("see the head of bench.c");
+        case 'n':
+            rounds = (unsigned)atoi(optarg);
+            break;
+        case 't':
+            threads = (unsigned)atoi(optarg);
+            break;
+        case 's':
+            seconds = atof(optarg);
+            break;
+        case 'f':
+            fresh_cache = optarg;
+            break;
+        case 'm':
+            middle = (unsigned)atoi(optarg);
+            break;
+        case 'o':
+            next = (unsigned)atoi(optarg);
+            break;
+        default:
+            fail("see the head of bench.c");
         }
     }
     if (argc - optind < 2)

@@ -83,7 +83,7 @@ static void
 store(char **a)
 {
     krb5_ccache cc = cache(a[0]);
-    krb5_creds cred = { 0 };
+    krb5_creds cred = {0};
     char key[32];
     int i, count = a[3] != NULL ? atoi(a[3]) : 1;
     int size = a[3] != NULL && a[4] != NULL ? atoi(a[4]) : 200;
@@ -113,7 +113,7 @@ static void
 remove_all(char **a)
 {
     krb5_ccache cc = cache(a[0]);
-    krb5_creds match = { 0 };
+    krb5_creds match = {0};
 
     need(krb5_cc_get_principal(k5, cc, &match.client));
     match.server = principal(a[1]);
@@ -123,7 +123,7 @@ remove_all(char **a)
 static void
 set_config(char **a)
 {
-    krb5_data value = { 0 };
+    krb5_data value = {0};
 
     if (a[2] != NULL) {
         value.data = a[2];
@@ -253,11 +253,11 @@ marshal_check(char **a)
         exit(1);
     }
     while (fread(head, 1, 4, in) == 4) {
-        krb5_data raw = { 0 }, *again;
+        krb5_data raw = {0}, *again;
         krb5_creds *cred;
 
-        raw.length = (unsigned)head[0] << 24 | head[1] << 16 | head[2] << 8 |
-                     head[3];
+        raw.length =
+            (unsigned)head[0] << 24 | head[1] << 16 | head[2] << 8 | head[3];
         raw.data = malloc(raw.length + 1);
         if (raw.data == NULL ||
             fread(raw.data, 1, raw.length, in) != raw.length) {
@@ -271,8 +271,8 @@ marshal_check(char **a)
         need(krb5_marshal_credentials(k5, cred, &again));
         if (again->length != raw.length ||
             memcmp(again->data, raw.data, raw.length) != 0) {
-            fprintf(stderr, "%s: record %d differs when marshalled\n",
-                    command, count);
+            fprintf(stderr, "%s: record %d differs when marshalled\n", command,
+                    count);
             exit(1);
         }
         krb5_free_data(k5, again);
@@ -289,21 +289,21 @@ static const struct {
     void (*run)(char **);
     const char *arguments;
 } commands[] = {
-    { "init", 2, 2, init, "CACHE PRINCIPAL" },
-    { "principal", 1, 1, get_principal, "CACHE" },
-    { "store", 3, 5, store, "CACHE SERVER ENCTYPE [COUNT [SIZE]]" },
-    { "remove", 2, 2, remove_all, "CACHE SERVER" },
-    { "set-config", 2, 3, set_config, "CACHE KEY [VALUE]" },
-    { "get-config", 2, 2, get_config, "CACHE KEY" },
-    { "iterate", 1, 2, iterate, "CACHE [step]" },
-    { "collection", 1, 1, list_collection, "CACHE" },
-    { "match", 2, 2, match, "CACHE PRINCIPAL" },
-    { "new", 3, 3, new_unique, "CACHE TYPE PRINCIPAL" },
-    { "switch", 1, 1, switch_to, "CACHE" },
-    { "destroy", 1, 1, destroy, "CACHE" },
-    { "copy", 2, 2, copy, "FROM TO" },
-    { "move", 2, 2, move, "FROM TO" },
-    { "marshal", 1, 1, marshal_check, "FILE" },
+    {"init", 2, 2, init, "CACHE PRINCIPAL"},
+    {"principal", 1, 1, get_principal, "CACHE"},
+    {"store", 3, 5, store, "CACHE SERVER ENCTYPE [COUNT [SIZE]]"},
+    {"remove", 2, 2, remove_all, "CACHE SERVER"},
+    {"set-config", 2, 3, set_config, "CACHE KEY [VALUE]"},
+    {"get-config", 2, 2, get_config, "CACHE KEY"},
+    {"iterate", 1, 2, iterate, "CACHE [step]"},
+    {"collection", 1, 1, list_collection, "CACHE"},
+    {"match", 2, 2, match, "CACHE PRINCIPAL"},
+    {"new", 3, 3, new_unique, "CACHE TYPE PRINCIPAL"},
+    {"switch", 1, 1, switch_to, "CACHE"},
+    {"destroy", 1, 1, destroy, "CACHE"},
+    {"copy", 2, 2, copy, "FROM TO"},
+    {"move", 2, 2, move, "FROM TO"},
+    {"marshal", 1, 1, marshal_check, "FILE"},
 };
 
 int

@@ -110,7 +110,7 @@ is_due(enum kind kind, const void *from)
 #define REAL(type, name, ...)                                                 \
     static type (*real)(__VA_ARGS__);                                         \
     if (real == NULL)                                                         \
-        real = (type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, name)
+    real = (type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, name)
 
 void *
 malloc(size_t size)

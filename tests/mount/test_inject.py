@@ -59,8 +59,8 @@ class Injector:
 
 def sanitized(binary):
     with open(os.path.join(harness.BUILD, binary), "rb") as f:
-        return any(name in f.read() for name in (b"__asan_init",
-                                                 b"__tsan_init"))
+        text = f.read()
+    return b"__asan_init" in text or b"__tsan_init" in text
 
 
 class World:
