@@ -125,12 +125,19 @@ inherit(struct kcm_snapshot *s, const struct kcm_snapshot *from,
 
 /* An empty blob stands for a credential that cannot be parsed. */
 static int
-take_cred(struct kcm_snap_cred *c, struct data bytes)
+take_cred(const struct kcm *kcm, struct kcm_snap_cred *c, struct data bytes)
 {
     struct cred parsed;
     struct reader r;
     reader_init(&r, bytes.p, bytes.len);
     cred_read(&r, &parsed);
+    /* Heimdal and kcmd hold none that cannot be parsed: the reply is wrong. */
+    if (r.bad &&
+        __atomic_load_n(&kcm->peer, __ATOMIC_RELAXED) == PEER_HEIMDAL) {
+        log_warn("the KCM daemon's credential of %zu bytes is none",
+                 bytes.len);
+        return -EIO;
+    }
     if (r.bad) {
         log_warn("the KCM daemon holds a credential of %zu bytes that is "
                  "none: left out",
@@ -228,7 +235,7 @@ use_cred_list(const struct kcm *kcm, size_t missing)
 /* Fill s from a GET_CRED_LIST reply, in the order of its UUIDs.  CHANGED:
  * the list does not fit s. */
 static int
-take_list(struct kcm_snapshot *s, struct data body)
+take_list(const struct kcm *kcm, struct kcm_snapshot *s, struct data body)
 {
     struct reader r;
     reader_init(&r, body.p, body.len);
@@ -243,7 +250,7 @@ take_list(struct kcm_snapshot *s, struct data body)
             return -EIO;
         if (!is_missing(&s->creds[i]))
             continue;
-        int result = take_cred(&s->creds[i], bytes);
+        int result = take_cred(kcm, &s->creds[i], bytes);
         if (result < 0)
             return result;
     }
@@ -252,8 +259,10 @@ take_list(struct kcm_snapshot *s, struct data body)
 
 /* The same from one GET_CRED_BY_UUID reply for each missing credential. */
 static int
-take_each(struct kcm_snapshot *s, const struct batch *b, unsigned first)
+take_each(const struct kcm *kcm, struct kcm_snapshot *s, const struct batch *b,
+          unsigned first)
 {
+    bool sssd = __atomic_load_n(&kcm->peer, __ATOMIC_RELAXED) == PEER_SSSD;
     for (size_t i = 0; i < s->count; i++) {
         if (!is_missing(&s->creds[i]))
             continue;
@@ -264,11 +273,11 @@ take_each(struct kcm_snapshot *s, const struct batch *b, unsigned first)
         struct data body = batch_reply(b, n).body;
         /* sssd cannot read a credential that is empty; any other refusal
          * must not pass for one, or a replacement would lose it. */
-        if (r != 0 && batch_reply(b, n).code != KCM_CODE_CC_IO)
+        if (r != 0 && !(sssd && batch_reply(b, n).code == KCM_CODE_CC_IO))
             return r < 0 ? r : -EIO;
         if (r != 0)
             body.len = 0;
-        r = take_cred(&s->creds[i], body);
+        r = take_cred(kcm, &s->creds[i], body);
         if (r < 0)
             return r;
     }
@@ -300,7 +309,7 @@ take_list_reply(struct kcm *kcm, struct kcm_snapshot *s, const struct batch *b,
         __atomic_store_n(&kcm->cred_list, SUPPORT_YES, __ATOMIC_RELAXED);
     else if (r == KCM_UNSUPPORTED && !sssd)
         __atomic_store_n(&kcm->cred_list, SUPPORT_NO, __ATOMIC_RELAXED);
-    return r == 0 ? take_list(s, batch_reply(b, n).body) : CHANGED;
+    return r == 0 ? take_list(kcm, s, batch_reply(b, n).body) : CHANGED;
 }
 
 /*
@@ -323,13 +332,27 @@ complete_by_uuid(struct kcm *kcm, const struct caller *caller,
     int r = kcm_exchange(kcm, caller, &b);
     if (r == 0 && s->principal == NULL)
         r = take_meta(kcm, &b, 0, s);
-    return r == 0 ? take_each(s, &b, first) : r;
+    return r == 0 ? take_each(kcm, s, &b, first) : r;
+}
+
+/* Is a credential of s in the list of UUIDs?  Then s was not initialised
+ * anew between the two. */
+static bool
+shares_one(const struct kcm_snapshot *s, struct data uuids)
+{
+    for (size_t i = 0; i < s->count; i++)
+        for (size_t at = 0; at < uuids.len; at += KCM_UUID_LEN)
+            if (memcmp(s->creds[i].uuid, uuids.p + at, KCM_UUID_LEN) == 0)
+                return true;
+    return false;
 }
 
 /*
  * The same by a list of all, or of a cache of which nothing is missing: 0
- * when the list of UUIDs was the same before and after.  CHANGED: it is
- * *list_out now.
+ * when the list of UUIDs was the same before and after, or when each
+ * credential of the list before was had by its UUID: s is what the cache was
+ * then, also if others add to it all the time.  CHANGED: *list_out is the
+ * list now.
  */
 static int
 complete_checked(struct kcm *kcm, const struct caller *caller,
@@ -363,8 +386,10 @@ complete_checked(struct kcm *kcm, const struct caller *caller,
     if (list)
         r = take_list_reply(kcm, s, &b, CREDS);
     else
-        r = take_each(s, &b, CREDS);
-    return r != 0 ? r : same_uuids(s, after) ? 0 : CHANGED;
+        r = take_each(kcm, s, &b, CREDS);
+    if (r != 0 || same_uuids(s, after) || (!list && shares_one(s, after)))
+        return r;
+    return CHANGED;
 }
 
 /*
