@@ -356,18 +356,25 @@ START_TEST(destroyed_meanwhile)
 }
 END_TEST
 
-/* What is no credential is left out, the others are there. */
+/* sssd stores anything: what is no credential is left out, the others are
+ * there.  From who holds none (2) it is a wrong answer. */
 START_TEST(garbage)
 {
     static const uint8_t bytes[5] = "junk";
-    struct rule rule =
-        RULE(KCM_OP_GET_CRED_BY_UUID, 2, _i ? OUTER : BODY, KCM_CODE_CC_IO);
+    struct rule rule = RULE(KCM_OP_GET_CRED_BY_UUID, 1, _i == 1 ? OUTER : BODY,
+                            KCM_CODE_CC_IO);
     rule.body = (struct data){bytes, 5};
+    if (_i < 2)
+        peer_rule_set(&peer, 1,
+                      RULE(KCM_OP_NOOP, 1, OUTER, KCM_CODE_FCC_INTERNAL));
     initialize("alice@EX.ORG");
     store(1);
+    ck_assert_int_eq(fetch(), 0);
     store(2);
     peer_rule_set(&peer, 0, rule);
-    ck_assert_int_eq(fetch(), 0);
+    ck_assert_int_eq(fetch(), _i < 2 ? 0 : -EIO);
+    if (_i == 2)
+        return;
     ck_assert_uint_eq(known.snapshot->count, 2);
     ck_assert_uint_eq(known.snapshot->creds[1].bytes->len, 0);
     struct blob *b = known.snapshot->creds[0].bytes;
@@ -471,7 +478,7 @@ main(void)
     tcase_add_loop_test(t, lied_to_later, 0, LIES);
     tcase_add_loop_test(t, lists_change, 0, 3);
     tcase_add_loop_test(t, destroyed_meanwhile, 0, 3);
-    tcase_add_loop_test(t, garbage, 0, 2);
+    tcase_add_loop_test(t, garbage, 0, 3);
     tcase_add_loop_test(t, refused_one, 0, 4);
     tcase_add_test(t, never_mixed);
     suite_add_tcase(s, t);

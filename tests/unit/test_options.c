@@ -202,10 +202,10 @@ START_TEST(table_and_help_agree)
         ck_assert_msg(strstr(help, name) != NULL, "no help on %s", option);
         char last = option[strlen(option) - 1];
         snprintf(line, sizeof(line), "kcmfs %s%s /m", option,
-                 strcmp(option, "-o") == 0 ? " ro"
-                 : last != '='             ? ""
-                 : strstr(option, "time")  ? "5"
-                                           : "/x");
+                 strcmp(option, "-o") == 0                          ? " ro"
+                 : last != '='                                      ? ""
+                 : strstr(option, "time") || strstr(option, "idle") ? "5"
+                                                                    : "/x");
         struct options o;
         char *error;
         int r = parse(line, &o, &error);
