@@ -225,7 +225,7 @@ check-unit: $(UNIT)  ## the unit tests
 	done; exit $$status
 
 check-mount: all check-unit-first  ## the integration tests: ARGS='-k PATTERN'
-	$(TEST_ENV) KCMFS_BUILD=$(abspath $B) tests/run $(ARGS)
+	$(TEST_ENV) KCMFS_BUILD=$(abspath $B) tests/run --again $(ARGS)
 
 # `make check` reports the quick tests before the slow ones begin.
 .PHONY: check-unit-first
