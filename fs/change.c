@@ -19,12 +19,6 @@ fs_of(const struct content *c)
     return c->user->fs;
 }
 
-static struct data
-blob_data(const struct blob *b)
-{
-    return (struct data){b->bytes, b->len};
-}
-
 bool
 change_is_cred(const struct cred *c)
 {

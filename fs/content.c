@@ -1,14 +1,12 @@
 /*
- * The content of one cache as a file: checked against the daemon, rendered,
- * and shown by a node.
+ * The content of one cache as a file: rendered, and shown by a node.  check.c
+ * sees that it is what the daemon holds.
  */
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 
-#include "fs/fs.h"
-#include "kcm/log.h"
+#include "fs/content.h"
 
 static struct fs *
 fs_of(const struct content *c)
@@ -72,12 +70,8 @@ drop_end(struct fs *fs, struct node *n)
     node_unref(fs, n);
 }
 
-/*
- * May n, which nobody has open, show image?  Not if the kernel may take it to
- * be longer: it would show zeros at the end, until it asks.
- */
-static bool
-fits_locked(const struct node *n, const struct image *image)
+bool
+content_fits_locked(const struct node *n, const struct image *image)
 {
     assert(image != NULL);
     return image->len >= n->kernel_len;
@@ -119,7 +113,7 @@ show(struct content *c, struct image *image, bool changed,
     pthread_mutex_lock(&fs->lock);
     n = c->node;
     if (n != NULL && n->image != image) {
-        if (grows || (n->opens == 0 && fits_locked(n, image))) {
+        if (grows || (n->opens == 0 && content_fits_locked(n, image))) {
             grown = grow_locked(n, image, 0);
             drop[0] = n->image;
             n->image = image_ref(image);
@@ -174,10 +168,8 @@ content_vanish(struct content *c)
     image_unref(image);
 }
 
-/* The snapshot may have changed, or the last handle was closed: see that the
- * right image is shown.  With the turn. */
-static int
-update_image(struct content *c)
+int
+content_update(struct content *c)
 {
     struct fs *fs = fs_of(c);
     struct kcm_snapshot *s = c->known.snapshot;
@@ -414,259 +406,4 @@ content_moved(struct content *from, struct content *to)
     pthread_mutex_unlock(&fs->lock);
     image_unref(old);
     content_vanish(from);
-}
-
-/* --- checks ------------------------------------------------------------ */
-
-int
-content_check(struct content *c, const struct caller *caller)
-{
-    struct fs *fs = fs_of(c);
-    pthread_mutex_lock(&fs->lock);
-    uint64_t number = ++c->checks_begun;
-    int64_t begun = now_ms();
-    pthread_mutex_unlock(&fs->lock);
-
-    int r = kcm_fetch(fs->kcm, caller, c->name, &c->known);
-    if (r == KCM_NOT_FOUND)
-        content_vanish(c);
-    else if (r == 0)
-        r = update_image(c);
-    if (r != 0 && r != KCM_NOT_FOUND)
-        return r;
-
-    pthread_mutex_lock(&fs->lock);
-    c->check_finished = number;
-    c->checked_ms = begun;
-    pthread_mutex_unlock(&fs->lock);
-    return 0;
-}
-
-/*
- * Take the turn and see that a check which began after this call, or at most
- * max_age_ms ago, has succeeded.  Who waits for the same cache meanwhile
- * shares the next check.
- */
-static int
-refresh_and_hold(struct content *c, const struct caller *caller)
-{
-    struct fs *fs = fs_of(c);
-    pthread_mutex_lock(&fs->lock);
-    uint64_t needed = c->checks_begun + 1;
-    pthread_mutex_unlock(&fs->lock);
-    int r = turn_take(&c->turn, caller);
-    if (r < 0)
-        return r;
-    pthread_mutex_lock(&fs->lock);
-    bool done = c->check_finished >= needed;
-    pthread_mutex_unlock(&fs->lock);
-    if (!done)
-        r = content_check(c, caller);
-    if (r != 0)
-        turn_give(&c->turn);
-    return r;
-}
-
-int
-content_refresh(struct content *c, const struct caller *caller,
-                int64_t max_age_ms)
-{
-    struct fs *fs = fs_of(c);
-    pthread_mutex_lock(&fs->lock);
-    /* "There is none" is what an open is told without an OPEN: never old. */
-    bool recent =
-        c->exists && max_age_ms > 0 && now_ms() - c->checked_ms <= max_age_ms;
-    pthread_mutex_unlock(&fs->lock);
-    if (recent)
-        return 0;
-    int r = refresh_and_hold(c, caller);
-    if (r == 0)
-        turn_give(&c->turn);
-    return r;
-}
-
-/* --- open and close ---------------------------------------------------- */
-
-enum told {
-    TOLD_NOTHING, /* but is now */
-    TOLD_SAME,
-    TOLD_OTHER,
-};
-
-/*
- * Was this thread told before that a node of c is stale?  If it was this
- * one, it comes by a path that the kernel does not look up: a bind mount or
- * /proc/self/fd.  If another, the kernel did look again, but the cache was
- * replaced once more meanwhile; it does so only once.
- */
-static enum told
-told_stale_locked(struct content *c, const struct node *n, pid_t pid)
-{
-    size_t room = sizeof(c->told_stale) / sizeof(c->told_stale[0]);
-    for (size_t i = 0; i < room; i++) {
-        struct told_stale *t = &c->told_stale[i];
-        if (t->ino == 0 || t->pid != pid)
-            continue;
-        enum told told = t->ino == n->ino ? TOLD_SAME : TOLD_OTHER;
-        t->ino = 0;
-        return told;
-    }
-    c->told_stale[c->told_next++ % room] = (struct told_stale){pid, n->ino};
-    return TOLD_NOTHING;
-}
-
-static void
-forget_told_locked(struct content *c, pid_t pid)
-{
-    size_t room = sizeof(c->told_stale) / sizeof(c->told_stale[0]);
-    for (size_t i = 0; i < room; i++)
-        if (c->told_stale[i].pid == pid)
-            c->told_stale[i].ino = 0;
-}
-
-/* n shows another image than c does.  What a thread that was told already
- * reads fits what it is told of n, if n was right a moment ago. */
-static enum open_outcome
-choose_stale_locked(struct content *c, struct handle *h)
-{
-    struct node *n = h->node;
-    enum told told = told_stale_locked(c, n, h->caller.pid);
-    if (told == TOLD_NOTHING)
-        return OPEN_STALE;
-    bool own = told == TOLD_OTHER || n->unlinked || n->moved;
-    h->pinned = image_ref(own ? n->image : c->image);
-    return OPEN_PINNED;
-}
-
-static enum open_outcome
-choose_locked(struct content *c, struct handle *h, bool grows)
-{
-    struct node *n = h->node;
-    /* Its name may be another file's now, or who has it open needs it. */
-    if (n->unlinked || n->moved ||
-        (n->image != c->image && !grows &&
-         (n->opens > 0 || !fits_locked(n, c->image))))
-        return choose_stale_locked(c, h);
-    forget_told_locked(c, h->caller.pid);
-    if (n->image != c->image) {
-        image_unref(n->image);
-        n->image = image_ref(c->image);
-        n->image_serial++;
-    }
-    if (c->node == NULL)
-        c->node = n;
-    h->image_serial = n->image_serial;
-    return n->image_serial > n->kernel_serial ? OPEN_FRESH : OPEN_KEEP;
-}
-
-/*
- * Who opens a cache to append to it reads no more than its header, if
- * anything: it need not be checked before that, when it was a moment ago.
- */
-static bool
-open_unchecked(struct content *c, struct handle *h)
-{
-    struct fs *fs = fs_of(c);
-    struct node *n = h->node;
-    if ((h->flags & O_ACCMODE) == O_RDONLY ||
-        (h->flags & (O_APPEND | O_TRUNC)) != O_APPEND)
-        return false;
-    pthread_mutex_lock(&fs->lock);
-    /* Not where others read: they would see its end without what came
-     * between. */
-    h->unchecked = c->exists && c->node == n && n->opens == 0 &&
-                   !n->unlinked && !n->moved && n->image != NULL &&
-                   n->image == c->image &&
-                   now_ms() - c->checked_ms <= FRESH_MS;
-    if (h->unchecked)
-        content_opened_locked(n);
-    pthread_mutex_unlock(&fs->lock);
-    return h->unchecked;
-}
-
-int
-content_catch_up(struct content *c, struct handle *h,
-                 const struct caller *caller)
-{
-    struct fs *fs = fs_of(c);
-    struct node *n = h->node;
-    int r = content_refresh(c, caller, 0);
-    if (r != 0)
-        return r;
-    pthread_mutex_lock(&fs->lock);
-    if (h->unchecked && n->image != c->image && !n->unlinked) {
-        if (c->image != NULL && image_same_header(c->image, n->image))
-            h->pinned = image_ref(c->image);
-        else
-            r = -ESTALE;
-    }
-    h->unchecked = false;
-    pthread_mutex_unlock(&fs->lock);
-    return r;
-}
-
-int
-content_open(struct content *c, struct handle *h, enum open_outcome *outcome)
-{
-    struct fs *fs = fs_of(c);
-    struct node *n = h->node;
-    *outcome = OPEN_KEEP;
-    if (open_unchecked(c, h))
-        return 0;
-    int r = refresh_and_hold(c, &h->caller);
-    if (r != 0)
-        return r;
-    pthread_mutex_lock(&fs->lock);
-    if (!c->exists) {
-        enum told told = told_stale_locked(c, n, h->caller.pid);
-        *outcome = OPEN_STALE;
-        r = told != TOLD_NOTHING ? KCM_NOT_FOUND : 0;
-    } else {
-        bool grows = n->image != NULL && n->image != c->image &&
-                     image_extends(c->image, n->image);
-        *outcome = choose_locked(c, h, grows);
-        if (*outcome != OPEN_STALE) {
-            content_opened_locked(n);
-        }
-    }
-    pthread_mutex_unlock(&fs->lock);
-    turn_give(&c->turn);
-    return r;
-}
-
-/*
- * The kernel read by h, or closed it: so it has dropped the pages it had
- * before.  Only now: the answers to two opens may overtake each other, and
- * the one that says OPEN_KEEP must not be the first.
- */
-void
-content_used_locked(struct handle *h)
-{
-    if (h->image_serial > h->node->kernel_serial)
-        h->node->kernel_serial = h->image_serial;
-}
-
-void
-content_opened_locked(struct node *n)
-{
-    n->opens++;
-    n->refs++;
-    if (n->kind == NODE_CACHE && !n->counted) {
-        n->counted = true;
-        n->content->open_nodes++;
-    }
-}
-
-void
-content_closed(struct fs *fs, struct node *n)
-{
-    pthread_mutex_lock(&fs->lock);
-    n->opens--;
-    if (n->opens == 0 && n->counted) {
-        n->counted = false;
-        n->content->open_nodes--;
-        fs->leftovers |= n->content->node != n;
-    }
-    node_unref_locked(fs, n);
-    pthread_mutex_unlock(&fs->lock);
 }

@@ -140,3 +140,12 @@ draft_copy(struct draft *d, struct writer *out)
     pthread_mutex_unlock(&d->lock);
     return out->failed ? -ENOMEM : 0;
 }
+
+struct draft *
+draft_of(struct fs *fs, struct node *n)
+{
+    pthread_mutex_lock(&fs->lock);
+    struct draft *d = n->draft != NULL ? draft_ref(n->draft) : NULL;
+    pthread_mutex_unlock(&fs->lock);
+    return d;
+}

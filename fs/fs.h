@@ -2,7 +2,7 @@
  * The file system: names and nodes over a KCM service.
  *
  *   kernel request -> op_*() (ops_*.c) -> tree_*() (tree.c: which node)
- *     -> content_*() (content.c: a cache's image, brought up to date)
+ *     -> content_*() (check.c: brought up to date; content.c: its image)
  *     -> kcm_*() (the daemon)
  *
  * Who sees what: everything but the fixed directories belongs to one uid.
@@ -266,6 +266,9 @@ void status_audit(const struct fs *fs, const struct handle *h);
 struct handle *handle_new(struct fs *fs, struct node *n,
                           const struct caller *caller, int flags);
 void handle_free(struct fs *fs, struct handle *h);
+/* Its file is not open by it any more. */
+void handle_close(struct fs *fs, struct handle *h);
+bool handle_is_writer(const struct handle *h);
 /* At the end: the kernel does not release what a mount that goes has open. */
 void handles_free(struct fs *fs);
 
@@ -422,6 +425,8 @@ DEFINE_CLEANUP(struct draft *, draft_unref)
 int draft_write(struct draft *d, off_t off, struct data data);
 int draft_truncate(struct draft *d, off_t size);
 size_t draft_size(struct draft *d);
+/* The draft of a node, with one reference, or NULL. */
+struct draft *draft_of(struct fs *fs, struct node *n);
 /* A copy of its bytes, while others may write to it. */
 int draft_copy(struct draft *d, struct writer *out);
 /* The uid has so many bytes more, or less, in secret memory. */

@@ -1,6 +1,8 @@
 /*
  * Handles: what the kernel holds for each open file and directory.
  */
+#include <fcntl.h>
+
 #include "fs/fs.h"
 #include "kcm/log.h"
 
@@ -62,4 +64,30 @@ handles_free(struct fs *fs)
 {
     while (fs->handles != NULL)
         handle_free(fs, fs->handles);
+}
+
+/* A file whose bytes are a draft or an image, not generated. */
+static bool
+is_plain_file(const struct node *n)
+{
+    return n->kind == NODE_CACHE || n->kind == NODE_SCRATCH;
+}
+
+void
+handle_close(struct fs *fs, struct handle *h)
+{
+    if (is_plain_file(h->node)) {
+        content_closed(fs, h->node);
+    } else {
+        pthread_mutex_lock(&fs->lock);
+        if (--h->node->opens == 0)
+            blob_unref(take(h->node->text));
+        pthread_mutex_unlock(&fs->lock);
+    }
+}
+
+bool
+handle_is_writer(const struct handle *h)
+{
+    return (h->flags & O_ACCMODE) != O_RDONLY;
 }

@@ -31,12 +31,6 @@ static char *__attribute__((format(printf, 1, 2))) format(const char *f, ...)
     return n < 0 ? NULL : text;
 }
 
-static struct data
-blob_data(const struct blob *b)
-{
-    return (struct data){b->bytes, b->len};
-}
-
 static int
 principal_text(struct content *c, struct blob **out)
 {

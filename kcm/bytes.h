@@ -15,6 +15,12 @@ struct data {
     size_t len;
 };
 
+static inline struct data
+blob_data(const struct blob *b)
+{
+    return (struct data){b->bytes, b->len};
+}
+
 bool data_equal(struct data a, struct data b);
 /* Byte order, then length: for sorting. */
 int data_compare(struct data a, struct data b);

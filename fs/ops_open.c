@@ -1,0 +1,190 @@
+/*
+ * Requests that open files.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fs/ops.h"
+
+/* A generated file: its bytes are those of this moment. */
+static int
+open_text(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
+{
+    struct node *n = h->node;
+    bool writable = n->kind == NODE_PRIMARY || n->kind == NODE_CONFIG_VALUE;
+    int r = 0;
+    if (handle_is_writer(h) && !writable)
+        return -EACCES;
+    if (n->content != NULL)
+        r = content_refresh(n->content, &h->caller, 0);
+    if (r == 0)
+        r = text_of(fs, n, &h->caller, &h->text);
+    if (r == 0 && handle_is_writer(h)) {
+        r = draft_new(user_get(fs, h->caller.uid), &h->draft);
+        if (r == 0 && (h->flags & O_TRUNC) == 0)
+            r = draft_write(h->draft, 0, blob_data(h->text));
+    }
+    /* The kernel found it by a name it remembered: it looks again, and may
+     * create it. */
+    if (r == KCM_NOT_FOUND)
+        return -ESTALE;
+    if (r != 0)
+        return r;
+    pthread_mutex_lock(&fs->lock);
+    blob_unref(n->text);
+    n->text = blob_ref(h->text);
+    n->opens++;
+    pthread_mutex_unlock(&fs->lock);
+    fi->direct_io = 1;
+    return 0;
+}
+
+static int
+open_draft(struct fs *fs, struct handle *h, struct draft *d,
+           struct fuse_file_info *fi)
+{
+    if (handle_is_writer(h) && (h->flags & O_TRUNC))
+        (void)draft_truncate(d, 0);
+    pthread_mutex_lock(&fs->lock);
+    content_opened_locked(h->node);
+    if (handle_is_writer(h))
+        clock_gettime(CLOCK_REALTIME, &h->node->mtime);
+    pthread_mutex_unlock(&fs->lock);
+    fi->direct_io = 1;
+    return 0;
+}
+
+static int
+open_cache(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
+{
+    enum open_outcome outcome;
+    int r = content_open(h->node->content, h, &outcome);
+    if (r != 0)
+        return r;
+    if (outcome == OPEN_STALE)
+        return -ESTALE;
+    if (outcome == OPEN_FRESH) {
+        /* Attributes only: with an offset it could wait for a READ. */
+        fuse_lowlevel_notify_inval_inode(fs->session, h->node->ino, -1, 0);
+    }
+    fi->keep_cache = outcome == OPEN_KEEP;
+    fi->direct_io = outcome == OPEN_PINNED || handle_is_writer(h);
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 11)
+    fi->noflush = !handle_is_writer(h);
+#endif
+    r = handle_is_writer(h) ? change_opened(h) : 0;
+    if (r != 0)
+        content_closed(fs, h->node);
+    return r;
+}
+
+static int
+open_any(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
+{
+    struct node *n = h->node;
+    if (handle_is_writer(h) && fs->config.read_only)
+        return -EROFS;
+    _cleanup_(draft_unrefp) struct draft *draft = draft_of(fs, n);
+    if (draft != NULL)
+        return open_draft(fs, h, draft, fi);
+    if (n->kind == NODE_CACHE)
+        return open_cache(fs, h, fi);
+    if (n->kind == NODE_SCRATCH)
+        return -ELOOP; /* a link */
+    return open_text(fs, h, fi);
+}
+
+void
+op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct request r;
+    if (!request_begin(&r, req, ino, "open"))
+        return;
+    struct handle *h = handle_new(r.fs, r.node, &r.caller, fi->flags);
+    if (h == NULL) {
+        answer_error(&r, -ENOMEM);
+        return;
+    }
+    r.node = NULL;
+    int result = open_any(r.fs, h, fi);
+    if (result != 0) {
+        handle_free(r.fs, h);
+        answer_error(&r, result);
+        return;
+    }
+    fi->fh = (uintptr_t)h;
+    status_audit(r.fs, h);
+    request_end(&r);
+    if (fuse_reply_open(req, fi) == -ENOENT) {
+        handle_close(r.fs, h);
+        handle_free(r.fs, h);
+    }
+}
+
+static int
+create_node(struct request *r, const char *name, int flags, struct node **out)
+{
+    struct content *c = NULL;
+    int result = tree_lookup(r->fs, r->node, name, &r->caller, out);
+    if (result == 0 && (flags & O_EXCL)) {
+        node_unref(r->fs, take(*out));
+        return -EEXIST; /* somebody was faster */
+    }
+    if (result != KCM_NOT_FOUND)
+        return result;
+    result = tree_place(r->fs, r->node, name, PLACE_CREATED, &r->caller, &c);
+    if (result == 0 && c != NULL)
+        result = scratch_unborn(c, out);
+    else if (result == 0)
+        result = scratch_create(r->fs, r->node, r->caller.uid, name, out);
+    content_unref(c);
+    return result;
+}
+
+void
+op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+          struct fuse_file_info *fi)
+{
+    struct request r;
+    struct node *n = NULL;
+    struct fuse_entry_param e = {.generation = 1};
+    (void)mode;
+    if (!request_begin(&r, req, parent, "create"))
+        return;
+    int result =
+        r.fs->config.read_only ? -EROFS : create_node(&r, name, fi->flags, &n);
+    if (result != 0) {
+        answer_error(&r, result);
+        return;
+    }
+    struct fs *fs = r.fs;
+    struct handle *h = handle_new(fs, n, &r.caller, fi->flags);
+    if (h == NULL) {
+        node_unref(fs, n);
+        answer_error(&r, -ENOMEM);
+        return;
+    }
+    result = open_any(fs, h, fi);
+    if (result == 0) {
+        result = tree_attr(fs, n, &r.caller, false, &e.attr);
+        if (result != 0)
+            handle_close(fs, h);
+    }
+    if (result != 0) {
+        handle_free(fs, h);
+        answer_error(&r, result);
+        return;
+    }
+    e.ino = n->ino;
+    fi->fh = (uintptr_t)h;
+    node_looked_up(fs, n);
+    status_audit(fs, h);
+    request_end(&r);
+    if (fuse_reply_create(req, &e, fi) == -ENOENT) {
+        node_forget(fs, e.ino, 1);
+        handle_close(fs, h);
+        handle_free(fs, h);
+    }
+}
