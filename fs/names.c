@@ -143,6 +143,8 @@ names_make_unique(struct ticket_name *names, size_t count)
     _cleanup_(freep) char **taken = calloc(count + 1, sizeof(*taken));
     if (taken == NULL)
         return -1;
+    if (count == 0)
+        return 0; /* names may be NULL */
     qsort(names, count, sizeof(*names), by_name);
     for (size_t i = 0; i < count; i++)
         taken[i] = names[i].name;
