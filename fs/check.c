@@ -71,9 +71,11 @@ content_refresh(struct content *c, const struct caller *caller,
 {
     struct fs *fs = fs_of(c);
     pthread_mutex_lock(&fs->lock);
-    /* "There is none" is what an open is told without an OPEN: never old. */
-    bool recent =
-        c->exists && max_age_ms > 0 && now_ms() - c->checked_ms <= max_age_ms;
+    /* "There is none" is what an open is told without an OPEN: never old.
+     * Without a snapshot only a writer's bytes are known: a cache that was
+     * just made through the mount. */
+    bool recent = c->exists && c->shown != NULL && max_age_ms > 0 &&
+                  now_ms() - c->checked_ms <= max_age_ms;
     pthread_mutex_unlock(&fs->lock);
     if (recent)
         return 0;

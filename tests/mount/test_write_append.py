@@ -44,6 +44,17 @@ def create_by_every_form(t):
 
 
 @test(*ALL)
+def described_as_soon_as_made(t):
+    """What stands beside a cache is there when the cache is, unasked."""
+    m = t.mount()
+    for name in ("info", "info.json", "principal", "tickets", "config"):
+        s = fresh(t, m)
+        put(s.u, s.path("default"), s.cache(s.tgt()).bytes())
+        check(s.u.exists(s.dir() + "/" + name), "no %s yet", name)
+    eq(s.u.text(s.dir() + "/principal"), s.u.principal + "\n")
+
+
+@test(*ALL)
 def append_by_every_form(t):
     """[6] One write of one credential, as krb5_cc_store_cred does it."""
     m = t.mount()
