@@ -207,7 +207,7 @@ def switches(t):
 
 @test(*ALL)
 def what_is_no_switch(t):
-    """Names that stand for no cache lose no default."""
+    """[26] Names that stand for no cache lose no default."""
     v = Views(t)
     v.create("a", "anne")
     v.create("b", "bert")

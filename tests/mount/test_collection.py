@@ -196,7 +196,8 @@ def destructions(c):
 
 
 def chosen_names(c):
-    """Names that a client chose are valid for it and for later ones."""
+    """[27] [29] Names that a client chose are valid for it and for later
+    ones; what is not complete is not listed."""
     for name in ("tktAb12Cd", "tkt", "tktZ"):
         cc = c.subsidiary(name)
         c.run("klist", cc=cc, code=1)

@@ -25,6 +25,7 @@ def refused(u, *paths):
 
 @test(*REAL)
 def down_at_mount_then_started(t):
+    """[33] ECONNREFUSED, never ENOENT, for a daemon that is not there."""
     d = t.own_daemon(start=False)
     m, u = t.mount(), t.user()
     refused(u, m / "default/cache", m / ("krb5cc_%d" % u.uid),

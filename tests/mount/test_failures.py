@@ -255,4 +255,4 @@ def killed_after(t):
 def no_answer(t):
     for options in options_of(t):
         Trial(t, replacement, *options, timeout=1).all("hang", None,
-                                                       step(t, 3))
+                                                       step(t, 2))

@@ -145,6 +145,7 @@ def libkrb5_unmarshals_each(t):
 
 @test(*ALL)
 def canonical_order(t):
+    """[16] [23] Version 4, no byte more, an order of its own; exact size."""
     m, u = t.mount(), t.user()
     start = int(time.time()) - 5000
     p = u.principal

@@ -21,6 +21,7 @@ def errno_of(function, *args):
 
 @test(*ALL)
 def each_sees_its_own(t):
+    """[31] What a request shows is its own uid's."""
     m = t.mount()
     pair = t.user(), t.user()
     for u in pair:

@@ -51,6 +51,8 @@ def names_and_types(t):
 
 @test(*ALL)
 def modes_owners_links(t):
+    """[17] [18] One link, the caller's, 0600, and the same inode however
+    it is reached."""
     m, u = t.mount(), t.user()
     u.kinit()
     paths = paths_of(t, m, u)

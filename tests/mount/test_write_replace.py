@@ -85,6 +85,24 @@ def k5start_m(t):
 
 
 @test(*ALL)
+def rename_from_another_directory(t):
+    """[25] default/ moved between the temporary file and its rename: that
+    is another directory's file then, and no EXDEV."""
+    m = t.mount()
+    u = t.user()
+    a, b = Subject(t, m, u, "tkta"), Subject(t, m, u, "tktb")
+    a.make(a.tgt())
+    b.make(b.tgt())
+    want = [b.tgt(), b.ticket()]
+    temporary = os.path.join(a.dir(), "cache.AbCdEf")
+    put(u, temporary, b.cache(*want).bytes())
+    u.call(os.rename, temporary, b.path())
+    b.holds(*want)
+    a.holds(a.tgt())
+    check(not u.exists(temporary), "the temporary file is still there")
+
+
+@test(*ALL)
 def rename_fails_old_stays(t):
     """[2] What cannot be a cache: EINVAL from rename, nothing changed."""
     m = t.mount()
