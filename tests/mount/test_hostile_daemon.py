@@ -180,11 +180,11 @@ def spoil_reading(t, p, m, ops, skipped=()):
         attempt = read_attempts(a, op)
         a.whole(a.u.read(a.path))
         for fault, (spoil, _) in FAULTS.items():
+            if fault in skipped:
+                continue
             p.mangle(op, spoil, a.u.uid)
             code, seconds = a.attempt(attempt)
             also = {None} if op == "GET_KDC_OFFSET" else ()
-            if fault in skipped:
-                continue
             if op == "GET_CRED_LIST" and "status" in fault:
                 also = {None}           # the way round is there
             if op == "GET_DEFAULT_CACHE":
