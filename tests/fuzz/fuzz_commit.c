@@ -411,7 +411,7 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
         .bytes_per_uid = kind & 8 ? 8 * 1024 : 64 * 1024,
         .fault = &fault,
     };
-    struct kcm_config config = {.timeout_ms = 5000};
+    struct kcm_config config = {.timeout_ms = PATIENCE_MS};
     log_open("fuzz",
              getenv("FUZZ_TRACE") != NULL ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR,
              false);

@@ -199,7 +199,7 @@ run(struct kcm *kcm, const struct caller *caller, uint8_t operation)
 int
 LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 {
-    struct kcm_config config = {.socket_path = "/", .timeout_ms = 2000};
+    struct kcm_config config = {.socket_path = "/", .timeout_ms = PATIENCE_MS};
     struct caller caller = {.uid = 1, .gid = 1, .wake = wake_mine()};
     struct kcm *kcm;
     log_open("fuzz", LOG_LEVEL_ERROR, false);
