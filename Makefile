@@ -136,13 +136,17 @@ $B/unit/%: $B/tests/unit/%.o $B/libfs.a $B/libkcm.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(UUID_LIBS) $(KCM_LIBS)
 
-# The target reply answers in place of a socket.
+# Where a target stands in for what a function does.
+FUZZ_WRAP_reply := conn_open
+FUZZ_WRAP_server := epoll_wait accept4 getsockopt clock_gettime \
+	kcm_server_handle log_line
+FUZZ_WRAP_config := log_line
 $B/fuzz/%: $B/tests/fuzz/fuzz_%.o $B/libkcm.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $(FUZZ_MAIN) \
-	    $(if $(filter reply,$*),-Wl$(comma)--wrap=conn_open) \
+	    $(addprefix -Wl$(comma)--wrap=,$(FUZZ_WRAP_$*)) \
 	    $< $(filter %/libfs.a,$^) $B/libkcm.a $(UUID_LIBS) $(KCM_LIBS)
-$B/fuzz/names: $B/libfs.a
+$(addprefix $B/fuzz/,names primary config options): $B/libfs.a
 
 $B/fs/%.o: ALL_CPPFLAGS = $(KCM_CPPFLAGS) $(FS_CPPFLAGS) $(CPPFLAGS)
 ALL_CPPFLAGS = $(KCM_CPPFLAGS) $(CPPFLAGS)

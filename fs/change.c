@@ -372,30 +372,6 @@ change_remove_ticket(struct content *c, const struct caller *caller,
     return r;
 }
 
-/* The configuration entry that file in config/ holding value stands for. */
-static int
-make_config(struct content *c, const char *file, struct data value,
-            struct writer *w)
-{
-    _cleanup_(freep) char *name = name_unescape_text(file);
-    _cleanup_(kcm_snapshot_unrefp) struct kcm_snapshot *s =
-        content_snapshot(c);
-    if (s == NULL)
-        return KCM_NOT_FOUND;
-    if (name == NULL || name[0] == '\0' || name[0] == '@')
-        return -EINVAL;
-    /* KEY or KEY@PRINCIPAL: no key in use holds an @. */
-    char *of = strchr(name, '@');
-    struct data principal = {NULL, 0};
-    if (of != NULL) {
-        *of = '\0';
-        principal = data_of_string(of + 1);
-    }
-    cred_write_config(w, blob_data(s->principal), data_of_string(name),
-                      principal, value);
-    return w->failed ? -ENOMEM : 0;
-}
-
 int
 change_set_config(struct content *c, const struct caller *caller,
                   const char *file, struct data value)
@@ -405,8 +381,12 @@ change_set_config(struct content *c, const struct caller *caller,
     if (r != 0)
         return r;
     r = content_check(c, caller);
+    _cleanup_(kcm_snapshot_unrefp) struct kcm_snapshot *s =
+        content_snapshot(c);
     if (r == 0)
-        r = make_config(c, file, value, &entry);
+        r = s != NULL
+                ? config_parse(file, blob_data(s->principal), value, &entry)
+                : KCM_NOT_FOUND;
     struct data stored = writer_data(&entry);
     if (r == 0)
         r = change_store(c, caller, &stored, 1, NULL);

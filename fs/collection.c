@@ -13,10 +13,8 @@
 
 #define COLLECTION_MAX 62
 
-/* The form of a name that has one which libkrb5 takes; *form_out is NULL if
- * this has not. */
-static int
-form_of(uid_t uid, const char *cache, char **form_out)
+int
+collection_form(uid_t uid, const char *cache, char **form_out)
 {
     char own[24];
     int n = snprintf(own, sizeof(own), "%u:", uid);
@@ -39,7 +37,7 @@ tree_collection_file(struct user *u, const char *cache)
     char *file = NULL;
     uint8_t uuid[KCM_UUID_LEN];
     char text[37];
-    if (form_of(u->uid, cache, &file) != 0 || file != NULL)
+    if (collection_form(u->uid, cache, &file) != 0 || file != NULL)
         return file;
     if (!user_uuid_of_name(u, cache, uuid))
         return strdup("tkt"); /* it was never there */
@@ -58,7 +56,7 @@ tree_primary(struct user *u, const struct caller *caller, char **file_out)
     if (r != 0)
         r = user_last_default(u, &cache);
     if (r == 0)
-        r = form_of(u->uid, cache, file_out);
+        r = collection_form(u->uid, cache, file_out);
     if (r != 0 || *file_out != NULL)
         return r;
     (void)user_list(u, caller, &now); /* for the UUID that it has now */
@@ -67,24 +65,51 @@ tree_primary(struct user *u, const struct caller *caller, char **file_out)
 }
 
 int
-tree_collection_name(struct user *u, const struct caller *caller,
-                     const char *file, char **name_out)
+collection_parse(uid_t uid, const char *file, char **name_out,
+                 uint8_t uuid[KCM_UUID_LEN])
 {
-    uint8_t uuid[KCM_UUID_LEN];
     *name_out = NULL;
     if (strncmp(file, "tkt", 3) != 0)
         return KCM_NOT_FOUND;
     if (file[3] == '=' && uuid_parse_text(file + 4, uuid))
-        return user_name_of_uuid(u, caller, uuid, name_out);
+        return 0;
     _cleanup_(freep) char *name =
         name_unescape(file[3] == '=' ? file + 4 : file);
     if (name == NULL)
         return KCM_NOT_FOUND;
     if (file[3] == '=')
         *name_out = take(name);
-    else if (asprintf(name_out, "%u:%s", u->uid, name) < 0)
+    else if (asprintf(name_out, "%u:%s", uid, name) < 0)
         return -ENOMEM;
     return 0;
+}
+
+int
+primary_parse(struct data bytes, char line[PRIMARY_LINE_MAX])
+{
+    size_t most = bytes.len < PRIMARY_LINE_MAX ? bytes.len : PRIMARY_LINE_MAX;
+    const char *text = (const char *)bytes.p;
+    line[0] = '\0';
+    if (most == 0 || text[0] == '\0')
+        return 0;
+    const char *end = memchr(text, '\n', most);
+    size_t len = end != NULL ? (size_t)(end - text) : 0;
+    if (end == NULL || memchr(text, '\0', len) != NULL)
+        return -EINVAL;
+    memcpy(line, text, len);
+    line[len] = '\0';
+    return len > 0 ? 0 : -EINVAL;
+}
+
+int
+tree_collection_name(struct user *u, const struct caller *caller,
+                     const char *file, char **name_out)
+{
+    uint8_t uuid[KCM_UUID_LEN];
+    int r = collection_parse(u->uid, file, name_out, uuid);
+    return r == 0 && *name_out == NULL
+               ? user_name_of_uuid(u, caller, uuid, name_out)
+               : r;
 }
 
 /* --- where a file can be created ---------------------------------------- */

@@ -506,6 +506,14 @@ DEFINE_CLEANUP(struct ticket_table *, tickets_unref)
 const struct ticket_name *tickets_find(const struct ticket_name *names,
                                        size_t count, const char *name);
 
+/* The file in config/ of a configuration entry: KEY or KEY@PRINCIPAL.  NULL
+ * without memory. */
+char *config_file(const struct cred *c);
+/* The other way round: append the entry of client that file, holding value,
+ * stands for. 0; -EINVAL: it can be none; -ENOMEM. */
+int config_parse(const char *file, struct data client, struct data value,
+                 struct writer *w);
+
 /* --- text.c: generated files -------------------------------------------- */
 
 /* The bytes of a generated file; KCM_NOT_FOUND when it is gone. */
@@ -541,6 +549,18 @@ DEFINE_CLEANUP(struct dir_list *, dir_list_free)
 bool dir_list_add(struct dir_list *l, char *name, mode_t type);
 
 /* --- collection.c: its names, and where files can be created ------------ */
+
+/* The file name of a cache that libkrb5 takes from the file primary; NULL
+ * for one that has none (it is tkt=UUID). 0 or -ENOMEM. */
+int collection_form(uid_t uid, const char *cache, char **form_out);
+/* The cache that a file name stands for: its name, or NULL and its UUID.
+ * 0; KCM_NOT_FOUND: it can be none; -ENOMEM. */
+int collection_parse(uid_t uid, const char *file, char **name_out,
+                     uint8_t uuid[KCM_UUID_LEN]);
+/* The first line of the file primary; "" for a file with nothing in it.
+ * -EINVAL where there is no such line. */
+#define PRIMARY_LINE_MAX 128
+int primary_parse(struct data bytes, char line[PRIMARY_LINE_MAX]);
 
 /* The name of the cache that file name stands for in collection/. */
 int tree_collection_name(struct user *u, const struct caller *caller,

@@ -38,6 +38,11 @@ escape(const char *text, bool dots)
         }
     }
     *o = '\0';
+    /* ":" and "::" are no other directory. */
+    if (strcmp(out, ".") == 0 || strcmp(out, "..") == 0) {
+        memmove(out + 3, out + 1, (size_t)(o - out));
+        memcpy(out, "%3A", 3);
+    }
     return out;
 }
 

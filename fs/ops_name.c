@@ -18,18 +18,15 @@
 int
 name_primary(struct fs *fs, const struct caller *caller, struct data bytes)
 {
-    char line[128];
+    char line[PRIMARY_LINE_MAX];
     struct user *u = user_get(fs, caller->uid);
     _cleanup_(freep) char *cache = NULL;
     if (u == NULL)
         return -ENOMEM;
-    snprintf(line, sizeof(line), "%.*s", (int)bytes.len,
-             bytes.len > 0 ? (const char *)bytes.p : "");
-    char *end = strchr(line, '\n');
-    if (end == NULL)
-        return line[0] == '\0' ? 0 : -EINVAL;
-    *end = '\0';
-    int r = tree_collection_name(u, caller, line, &cache);
+    int r = primary_parse(bytes, line);
+    if (r != 0 || line[0] == '\0')
+        return r;
+    r = tree_collection_name(u, caller, line, &cache);
     if (r == KCM_NOT_FOUND)
         return -EINVAL;
     if (r != 0)

@@ -37,9 +37,8 @@ ticket_file_name(const struct cred *c)
     return name_of_principal(text);
 }
 
-/* key, or key@principal: the value's name in config/. */
-static char *
-config_file_name(const struct cred *c)
+char *
+config_file(const struct cred *c)
 {
     struct data key = cred_config_key(c), of = cred_config_principal(c);
     _cleanup_(freep) char *text = NULL;
@@ -49,6 +48,26 @@ config_file_name(const struct cred *c)
     if (n < 0)
         return NULL;
     return name_of_principal(text[0] != '\0' ? text : "unnamed");
+}
+
+int
+config_parse(const char *file, struct data client, struct data value,
+             struct writer *w)
+{
+    _cleanup_(freep) char *name = name_unescape_text(file);
+    if (name == NULL || name[0] == '\0' || name[0] == '@')
+        return -EINVAL;
+    /* No key in use holds an @. */
+    char *of = strchr(name, '@');
+    struct data principal = {NULL, 0};
+    if (of != NULL) {
+        *of = '\0';
+        principal = data_of_string(of + 1);
+        if (principal.len == 0)
+            return -EINVAL;
+    }
+    cred_write_config(w, client, data_of_string(name), principal, value);
+    return w->failed ? -ENOMEM : 0;
 }
 
 static int
@@ -64,7 +83,7 @@ fill(struct ticket_table *t)
         bool config = cred_is_config(&c);
         if (config && t->superseded[i])
             continue; /* only the value that counts */
-        char *name = config ? config_file_name(&c) : ticket_file_name(&c);
+        char *name = config ? config_file(&c) : ticket_file_name(&c);
         if (name == NULL)
             return -ENOMEM;
         if (config)

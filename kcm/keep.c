@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -111,25 +112,50 @@ keep_save(struct store *store, int fd)
 
 /* --- reading ------------------------------------------------------------- */
 
+/* A name with its NUL, and no other; empty and r->bad where it is none. */
 static struct data
-without_nul(struct data name)
+read_name(struct reader *r)
 {
-    name.len -= name.len > 0;
+    struct data name = read_data32(r);
+    const uint8_t *nul = name.len > 0 ? memchr(name.p, '\0', name.len) : NULL;
+    if (name.len == 0)
+        return name;
+    if (nul != name.p + name.len - 1)
+        reader_fail(r);
+    name.len--;
     return name;
+}
+
+/* Are there count credentials in d, and nothing else? */
+static bool
+are_creds(struct data d, uint32_t count)
+{
+    struct reader r;
+    struct cred cred;
+    reader_init(&r, d.p, d.len);
+    for (uint32_t i = 0; i < count && !r.bad; i++)
+        if (!cred_parse(read_data32(&r), &cred))
+            reader_fail(&r);
+    return reader_done(&r);
 }
 
 static int
 take_cache(struct store_user *user, struct reader *r)
 {
     struct data uuid = read_data(r, KCM_UUID_LEN);
-    struct data name = without_nul(read_data32(r));
+    struct data name = read_name(r);
     struct data principal = read_data32(r);
     int32_t offset = (int32_t)read_u32(r);
     uint32_t count = read_u32(r);
     struct data bytes = read_data32(r);
+    struct principal p;
     struct reader creds;
     reader_init(&creds, bytes.p, bytes.len);
-    if (r->bad || !store_name_allowed(user->uid, name))
+    if (r->bad || !store_name_allowed(user->uid, name) ||
+        !principal_parse(principal, &p) || !are_creds(bytes, count))
+        return -EIO;
+    struct store_cache *other = store_find_uuid(user, uuid.p);
+    if (other != NULL && other != store_find(user, name))
         return -EIO;
     int result = store_replace(user, name, offset, principal, count, creds);
     struct store_cache *cache = store_find(user, name);
@@ -145,8 +171,8 @@ take_user(struct store *store, struct data part)
     reader_init(&r, part.p, part.len);
     uid_t uid = read_u32(&r);
     uint32_t next_id = read_u32(&r);
-    struct data name = without_nul(read_data32(&r));
-    if (r.bad)
+    struct data name = read_name(&r);
+    if (r.bad || (name.len > 0 && !store_name_allowed(uid, name)))
         return -EIO;
     struct store_user *user = store_user_lock(store, uid);
     if (user == NULL)

@@ -10,6 +10,7 @@ check_file_name(const char *name, const char *original)
     assert(name != NULL);
     assert(strlen(name) <= 3 * strlen(original));
     assert(name[0] != '.' || original[0] == ':');
+    assert(strcmp(name, ".") != 0 && strcmp(name, "..") != 0);
     for (const char *p = name; *p != '\0'; p++)
         assert(*p >= ' ' && *p < 127 && *p != '/' && *p != ':');
 }

@@ -26,6 +26,10 @@ static const struct form_row {
     {"1000:a#2", "1000.a#2"},
     {".", "%2E"},
     {"..", "%2E%2E"},
+    {":", "%3A"},
+    {"::", "%3A."},
+    {":::", "..."},
+    {":.", ".%2E"},
 };
 
 START_TEST(test_form)
@@ -60,8 +64,8 @@ END_TEST
 
 /* One cache has one form. */
 static const char *const no_forms[] = {
-    "",     "a:b",  "a%2e", "a%41",        "a%2", "a%",  "a%zz", "%00",
-    "a%00", "a\nb", "a/b",  "caf\xc3\xa9", "%3A", "%+1", "% 1",
+    "",     "a:b", "a%2e",        "a%41", "a%2", "a%",  "a%zz", "%00", "a%00",
+    "a\nb", "a/b", "caf\xc3\xa9", "%3Aa", "%+1", "% 1", ".",    "..",
 };
 
 START_TEST(test_no_form)
@@ -77,6 +81,9 @@ START_TEST(test_principal)
         {"host/a.b:80@R", "host%2Fa.b.80@R"},
         {".hidden@R", "%2Ehidden@R"},
         {"..@R", "%2E.@R"},
+        {":", "%3A"},
+        {"::", "%3A."},
+        {":.", "%3A."},
         {"a\\@b@R", "a\\@b@R"},
         {"x y@R", "x y@R"},
     };
