@@ -37,7 +37,7 @@ enum manner {
     SHORTER,  /* the length says arg bytes fewer */
     LENGTH,   /* the length says arg */
     TRAILING, /* arg bytes more come with it */
-    STRAY,    /* arg bytes more come a little later */
+    STRAY,    /* arg bytes more come when peer_stray() is called */
     OUTER,    /* the code arg in the outer status, and nothing else */
     INNER,    /* the code arg in the inner status */
     BOTH,     /* the code arg in both, as Heimdal's master */
@@ -68,6 +68,7 @@ struct peer {
     pthread_t thread;
     int fds[512]; /* of connections by number; -1: closed */
     _Atomic bool stopping;
+    _Atomic int stray; /* 1: to be sent, 2: sent */
     /* Counted: */
     _Atomic unsigned accepted, live, requests, hits;
     _Atomic unsigned seen[32]; /* requests with these opcodes; 31: others */
@@ -94,6 +95,16 @@ peer_put(struct peer_conn *c, const uint8_t *p, size_t len)
         p += n;
         len -= (size_t)n;
     }
+}
+
+/* What is to come unasked comes now. */
+static inline void
+peer_stray(struct peer *peer)
+{
+    peer->stray = 1;
+    while (peer->stray != 2)
+        usleep(1000);
+    peer->stray = 0;
 }
 
 static inline struct rule
@@ -193,8 +204,10 @@ peer_send(struct peer_conn *c, const struct rule *rule, struct writer *w)
         peer_put(c, w->p, w->len);
     }
     if (rule->manner == STRAY) {
-        usleep(10000);
+        while (c->peer->stray == 0 && !c->peer->stopping)
+            usleep(1000);
         peer_put(c, w->p, (size_t)rule->arg);
+        c->peer->stray = 2;
     }
 }
 

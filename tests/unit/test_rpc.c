@@ -317,7 +317,7 @@ START_TEST(stray_bytes)
     peer_rule_set(&peer, 0, RULE(ANY, 1, STRAY, _i == 0 ? 1 : 12));
     batch_add(&batch, KCM_OP_GET_DEFAULT_CACHE);
     ck_assert_int_eq(conn_exchange(conn, &batch, &caller), 0);
-    usleep(50000);
+    peer_stray(&peer);
     batch_add(&batch, KCM_OP_NOOP);
     ck_assert_int_eq(conn_exchange(conn, &batch, &caller), -EPIPE);
     ck_assert_uint_eq(batch.answered, 1);

@@ -317,6 +317,8 @@ START_TEST(one_request)
     ck_assert_int_eq(get_default(), bad[_i].result);
     ck_assert_uint_eq(peer.hits, 1);
     ck_assert_int_lt(now_ms(), caller.deadline + 1000);
+    if (bad[_i].manner == STRAY)
+        peer_stray(&peer);
     usleep(50000);
     kcm->timeout_ms = 10000;
     kcm_start(kcm, &caller);
