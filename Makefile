@@ -308,7 +308,7 @@ clean:  ## remove what was built, in every variant; not what deps-test unpacked
 help:  ## this list
 	@echo "targets (variants: V=asan V=tsan V=debug V=cov):"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1:\2/p' Makefile \
-	    | awk -F: '{ printf "  %-14s%s\n", $$1, $$2 }'
+	    | awk -F: '{ printf "  %-15s%s\n", $$1, $$2 }'
 
 # --- installation ------------------------------------------------------------
 

@@ -4,6 +4,7 @@
  * Prints the path that krb5.conf (or KRB5_CONFIG) says, else the default;
  * exits with 1 where it says "-", none.  For scripts: run.sh uses it.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,6 +16,8 @@ main(void)
 {
     _cleanup_(freep) char *path = NULL;
     int r = kcm_conf_socket(&path);
+    if (r == -EINVAL) /* it has said what is wrong */
+        return 2;
     if (r < 0) {
         fprintf(stderr, "kcmsocket: %s\n", strerror(-r));
         return 2;

@@ -24,9 +24,13 @@ done
     die "there is no /dev/fuse: load the kernel module (modprobe fuse);
 a container needs --device /dev/fuse --cap-add SYS_ADMIN"
 
-is_mounted() {
+has_mount() {
     awk -v m="$mnt" '$2 == m && $3 == "fuse.kcmfs" { f = 1 } END { exit !f }' \
-        /proc/mounts && ls "$mnt" >/dev/null 2>&1
+        /proc/mounts
+}
+
+is_mounted() {
+    has_mount && ls "$mnt" >/dev/null 2>&1
 }
 
 mount_it() {
@@ -44,7 +48,8 @@ mount_it() {
         mkdir -p "$(dirname "$socket")"
         set -- --embedded --kcm-socket="$socket"
     fi
-    mkdir -p "$mnt"
+    # kcmfs cleans a dead mount up, on which mkdir would fail.
+    has_mount || mkdir -p "$mnt"
     "$bin/kcmfs" "$@" "$mnt" ||
         die "kcmfs could not mount (see above); a container needs
 --device /dev/fuse --cap-add SYS_ADMIN, and a security profile that lets it

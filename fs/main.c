@@ -146,9 +146,11 @@ find_socket(struct daemon *d)
         log_error("krb5.conf: " OPTIONS_NO_SOCKET);
     if (d->socket == NULL)
         return EXIT_RUN;
-    if (access(d->socket, F_OK) != 0)
-        log_warn("there is no KCM daemon at %s yet: %s", d->socket,
-                 strerror(errno));
+    int r = kcm_listens(d->socket);
+    if (r < 0)
+        log_warn("there is no KCM daemon at %s yet: %s; with --embedded, "
+                 "kcmfs keeps the caches itself",
+                 d->socket, strerror(-r));
     return EXIT_OK;
 }
 

@@ -63,7 +63,7 @@ status_failed(struct user *u, const char *operation, const char *cache,
     char text[sizeof(counts->last_error)];
     time_t now = time(NULL);
     snprintf(text, sizeof(text), "%s%s%s: %s", operation,
-             cache != NULL ? " " : "", cache != NULL ? cache : "",
+             cache != NULL ? " KCM:" : "", cache != NULL ? cache : "",
              strerror(error));
     pthread_mutex_lock(&u->fs->lock);
     bool again = strcmp(text, counts->last_error) == 0 &&
@@ -150,6 +150,11 @@ put_limit(FILE *f, const struct fs *fs)
     size_t limit = status_cache_limit(fs);
     if (limit != 0)
         fprintf(f, "cache limit: %zu\n", limit);
+    else if (strcmp(kcm_daemon_text(fs->kcm), "kcmd") == 0)
+        fprintf(f,
+                "cache limit: unknown (--max-caches of kcmd, %u by "
+                "default)\n",
+                KCM_SERVER_CACHES);
     else if (strncmp(kcm_daemon_text(fs->kcm), "sssd", 4) == 0)
         fputs("cache limit: unknown (max_uid_ccaches of [kcm] in sssd.conf, "
               "64 by default)\n",
@@ -176,11 +181,15 @@ status_text(struct fs *fs, const struct caller *caller, struct blob **out)
     struct user_counts counts = u->counts;
     pthread_mutex_unlock(&fs->lock);
     put_mount(f, fs);
-    fprintf(f, "answers: %s\n", r == 0 ? "yes" : strerror(fs_errno(r)));
+    if (r == 0)
+        fputs("answers: yes\n", f);
+    else
+        fprintf(f, "answers: no, %s\n", strerror(fs_errno(r)));
     fprintf(f, "uid: %u\ncaches: %zu\n", caller->uid,
             l != NULL ? l->count : 0);
     put_limit(f, fs);
-    fprintf(f, "default: %s\n", primary != NULL ? primary : "unknown");
+    fprintf(f, "default: %s%s\n", primary != NULL ? "KCM:" : "",
+            primary != NULL ? primary : "unknown");
     fprintf(f, "failures: %llu\n", (unsigned long long)counts.failures);
     put_error(f, &counts);
     /* What all hold together tells a user what the others do. */

@@ -13,6 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "kcm.h"
 #include "log.h"
 #include "rpc.h"
 
@@ -92,4 +93,13 @@ conn_open(const char *path, uid_t uid, gid_t gid, struct conn **conn_out)
     }
     *conn_out = c;
     return 0;
+}
+
+int
+kcm_listens(const char *path)
+{
+    struct conn *c;
+    int r = conn_open(path, geteuid(), getegid(), &c);
+    conn_free(c);
+    return r == -EAGAIN ? 0 : r;
 }

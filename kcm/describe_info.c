@@ -259,10 +259,13 @@ put_cache(FILE *f, const struct describe_cache *cache)
     entries_count(cache, count);
     put_head(f, cache, principal, count);
     int r = put_entries(f, cache, ENTRY_TICKET);
-    if (r < 0 || count[ENTRY_CONFIG] == 0)
-        return r;
-    fputs("\nConfiguration:\n", f);
-    return put_entries(f, cache, ENTRY_CONFIG);
+    if (r == 0 && count[ENTRY_CONFIG] > 0) {
+        fputs("\nConfiguration:\n", f);
+        r = put_entries(f, cache, ENTRY_CONFIG);
+    }
+    /* For who reads several of them: klist -A has a blank line, too. */
+    fputc('\n', f);
+    return r;
 }
 
 int

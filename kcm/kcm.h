@@ -37,6 +37,9 @@ struct kcm_config {
 };
 
 int kcm_new(const struct kcm_config *config, struct kcm **kcm_out);
+
+/* Whether somebody listens on this socket: 0 or -errno. */
+int kcm_listens(const char *path);
 void kcm_free(struct kcm *kcm);
 
 /* Set the deadline of caller to a full timeout from now. */

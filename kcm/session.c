@@ -211,9 +211,14 @@ kcm_daemon_text(const struct kcm *kcm)
         return "embedded";
     switch (__atomic_load_n(&kcm->peer, __ATOMIC_RELAXED)) {
     case PEER_HEIMDAL:
-        if (__atomic_load_n(&kcm->cred_list, __ATOMIC_RELAXED) == SUPPORT_YES)
+        switch (__atomic_load_n(&kcm->cred_list, __ATOMIC_RELAXED)) {
+        case SUPPORT_YES:
             return "kcmd";
-        return "Heimdal kcm or kcmd";
+        case SUPPORT_NO:
+            return "Heimdal kcm";
+        default:
+            return "Heimdal kcm or kcmd";
+        }
     case PEER_SSSD:
         return "sssd-kcm";
     case PEER_OTHER:

@@ -3,6 +3,7 @@ import errno
 import os
 import re
 import signal
+import socket
 import subprocess
 
 from harness import BUILD, test
@@ -280,6 +281,21 @@ def background_when_ready(t):
         check("default" in os.listdir(point), "the tree is not there")
     finally:
         end_background(point)
+
+
+@test("none")
+def a_daemon_that_is_not_there_yet(t):
+    """It mounts, and says so: no socket file, and one that nobody left."""
+    path = os.path.join(t.dir, "socket")
+    for name in ("nothing", "abandoned"):
+        point = empty_dir(t, name)
+        r = kcmfs(t, "--kcm-socket=" + path, point, code=0)
+        has(r.err, "there is no KCM daemon at %s yet: Connection refused" %
+            path)
+        end_background(point)
+        if not os.path.exists(path):
+            with socket.socket(socket.AF_UNIX) as s:
+                s.bind(path)
 
 
 @test("none")

@@ -99,6 +99,8 @@ def readme_errors(t):
             " grep -x '%s')" % "\\|".join(map(str, host.served())))
     wait_for("its end", lambda: not host.served())
     says("Transport endpoint is not connected", "ls " + MOUNT)
+    # the kernel knows the attributes of the root for a second more
+    host.sh("while stat %s; do sleep .1; done" % MOUNT)
     host.mount()
     host.sh(kinit, user=u, env=cc)
     private = "mkdir ~/kcm; ln -s %s/default/cache ~/link" % MOUNT

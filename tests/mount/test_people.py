@@ -107,6 +107,7 @@ def klist_of_all_caches(t):
         eq(sorted(re.findall(ours, text, re.M)),
            sorted(re.findall(pattern, out, re.M)), pattern)
     eq(text.count("(the default)"), 1)
+    has(text, "\n\nCache: ", "between two of them")
 
 
 @test(*ALL)
@@ -251,9 +252,7 @@ def status_counts_and_says_who(t):
     has(fields["daemon"].lower().split(), {"sssd": "sssd-kcm"}.get(t.on, t.on))
     eq((fields["answers"], fields["caches"], fields["default"],
         fields["failures"], fields["mode"]),
-       ("yes", "1", paths.name, "0", "read-write"))
-    check(fields["cache limit"].split()[0] == (
-        "1024" if t.on == "embedded" else "unknown"), fields["cache limit"])
+       ("yes", "1", "KCM:" + paths.name, "0", "read-write"))
     for _ in range(5):
         u.read(paths.cache)
     _, after = status(u, m)
@@ -266,6 +265,21 @@ def status_counts_and_says_who(t):
     eq(status(other, m)[1].get("open"), None)
 
 
+@test(*ALL)
+def status_knows_the_daemon(t):
+    """Once something was written, which shows what it can do."""
+    m, u = t.mount(), t.user()
+    u.kinit(cc="FILE:%s/default/cache" % m)
+    fields = status(u, m)[0]
+    eq((fields["daemon"], fields["cache limit"]), {
+        "embedded": ("embedded", "1024"),
+        "kcmd": ("kcmd",
+                 "unknown (--max-caches of kcmd, 1024 by default)"),
+        "sssd": ("sssd-kcm", "unknown (max_uid_ccaches of [kcm] in "
+                 "sssd.conf, 64 by default)"),
+        "heimdal": ("Heimdal kcm", "unknown")}[t.on])
+
+
 @test(*REAL)
 def status_when_the_daemon_is_gone(t):
     daemon = t.own_daemon()
@@ -273,7 +287,7 @@ def status_when_the_daemon_is_gone(t):
     daemon.stop()
     raises(errno.ECONNREFUSED, u.read, paths.cache)
     fields, _ = status(u, m)
-    eq(fields["answers"], "Connection refused")
+    eq(fields["answers"], "no, Connection refused")
     check(int(fields["failures"]) >= 1, fields["failures"])
     has(fields["last error"], "Connection refused")
     check(re.search(r"\(\d{4}-\d\d-\d\d ", fields["last error"]), "time")

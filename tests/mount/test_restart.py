@@ -196,8 +196,8 @@ def what_is_not_left_by_kcmd(t):
 @test("kcmd")
 def without_systemd_they_go(t):
     d = t.own_daemon()
-    with open(d.log) as f:
-        has(f.read(), "end with this process")
+    wait_for("the word of it", lambda: "end with this process" in open(
+        d.log).read())
     u = t.user()
     made_cache(t, u, usual_creds(u), offset=0)
     d.restart()

@@ -271,7 +271,8 @@ static const char info_golden[] =
     "  fast_avail (krbtgt/EX.ORG@EX.ORG): yes\n"
     "  proxy \"x\": a\\b\xc3\xa9\n"
     "  kx509key: (12 bytes, not shown)\n"
-    "  binary: (2 bytes, not shown)\n";
+    "  binary: (2 bytes, not shown)\n"
+    "\n";
 
 START_TEST(info_text)
 {
@@ -380,7 +381,8 @@ START_TEST(empty)
                      "Principal:   (unreadable)\n"
                      "State:       no ticket-granting ticket of its realm\n"
                      "Size:        0 bytes, 0 tickets, 0 configuration "
-                     "entries\n");
+                     "entries\n"
+                     "\n");
     free(text);
     ck_assert_int_eq(describe_json(&cache, &text), 0);
     ck_assert_ptr_nonnull(strstr(text, "\"principal\": null"));
