@@ -146,6 +146,12 @@ op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
         result = remove_cache_dir(&r, n);
     else if (result == 0 && n->kind != NODE_TICKETS && n->kind != NODE_CONFIG)
         result = -EPERM;
+    /* What is looked up by that name from now on is another directory: the
+     * kernel finds nothing in this one any more. */
+    pthread_mutex_lock(&r.fs->lock);
+    if (result == 0)
+        node_unkey_locked(r.fs, n);
+    pthread_mutex_unlock(&r.fs->lock);
     node_unref(r.fs, n);
     answer_error(&r, result);
 }

@@ -173,6 +173,34 @@ def rmdir(t):
 
 
 @test(*ALL)
+def directories_that_come_back(t):
+    """A directory that was removed, and that the kernel remembers because
+    something in it is open, is one again when its name is."""
+    m = t.mount()
+    for way in ("mkdir", "default", "collection"):
+        s = Subject(t, m, t.user())
+        s.make(s.tgt(), s.config("k", b"v"), default=way == "default")
+        if way != "default":
+            made_cache(t, s.u, [s.tgt()], "%d:other" % s.u.uid)
+            s.wire.set_default("%d:other" % s.u.uid)
+        held = [opened(s.u, s.dir() + name, os.O_RDONLY) for name in
+                ("/cache", "", "/tickets", "/config")]
+        for name in ("/tickets", "/config"):
+            s.u.call(os.rmdir, s.dir() + name)
+            eq(len(s.u.list(s.dir() + name)), 1, "entries of " + name)
+        s.u.run("rm", "-r", s.dir())
+        check(s.gone(), "not destroyed")
+        if way == "mkdir":
+            s.u.call(os.mkdir, s.dir())
+        put(s.u, s.path("collection" if way == "collection" else "by-name"),
+            s.cache(s.tgt()).bytes())
+        s.holds(s.tgt(), forms=("by-name", "collection"))
+        eq(len(s.u.list(s.dir() + "/tickets")), 1, "tickets")
+        for fd in held:
+            os.close(fd)
+
+
+@test(*ALL)
 def mkdir(t):
     """[30] mkdir under by-name reserves a name, elsewhere it is refused."""
     m = t.mount()
