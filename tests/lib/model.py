@@ -8,15 +8,19 @@ an error that the model foresees is checked and is no failure.
 """
 import errno
 import os
+import shutil
+import struct
 import time
 from dataclasses import replace
 
 import ccfile
-from kcmwire import Client, z
+from kcmwire import Client, uuid_text
+from model_held import Held
+from model_kcm import ByKcm
 from tree import by_name, ticket_name
 from util import Failed, check, eq
-from writing import (HEIMDAL_MARK, MIT_MARK, pieces_of, put, rename_over,
-                     same_creds, tombstone)
+from writing import (HEIMDAL_MARK, MIT_MARK, is_tombstone, pieces_of, put,
+                     rename_over, same_creds, tombstone)
 
 NAMES = ("tkta", "tktb", "tktc")
 SERVICES = 5
@@ -31,14 +35,7 @@ class Cache:
         return ccfile.supersede(self.creds)
 
 
-class Handle:
-    """An open file; name None: unlinked, what is written goes nowhere."""
-
-    def __init__(self, fd, name):
-        self.fd, self.name = fd, name
-
-
-class State:
+class State(Held, ByKcm):
     """The user's caches as they should be."""
 
     def __init__(self, t, mount, user):
@@ -47,9 +44,14 @@ class State:
         self.default = None             # None: not known
         self.now = int(time.time()) - 5000
         self.wire = Client(t.kcm_socket, user.uid)
+        self.make_dirs()
+
+    def make_dirs(self):
+        """One that was removed while the default led there goes with that.
+        """
         for name in NAMES:
-            if not user.exists(self.dir(name)):
-                user.call(os.mkdir, self.dir(name))
+            if not self.u.exists(self.dir(name)):
+                self.u.call(os.mkdir, self.dir(name))
 
     def end(self):
         for handle in self.handles:
@@ -74,6 +76,9 @@ class State:
         return "%s/by-name/%s" % (self.m, by_name(self.kcm(name)))
 
     def path(self, name, form):
+        """One of eight; 0 and 1 are there in any case."""
+        if form > 5 and name in self.caches:
+            return "%s/%s/cache" % (self.m, self.wire.uuid(self.kcm(name)))
         if form % 3 == 2 and self.default == name:
             return "%s/%s" % (self.m, ("default/cache", "krb5cc_%d"
                                        % self.u.uid)[form % 2])
@@ -126,31 +131,34 @@ class State:
             self.add(cache, cred)
         return cache
 
-    def image(self, client, creds):
-        return ccfile.Cache(client, list(creds)).bytes()
+    def offset(self, r):
+        """Mostly none; far from what is taken for Heimdal's garbage."""
+        return r.choice((0, 0, 0, 0, -300, 77, 3600))
 
-    # -- what open files see of changes
+    def image(self, client, creds, offset=0, version=4):
+        tags = [(ccfile.TAG_OFFSET, struct.pack(">ii", offset, 0))]
+        return ccfile.Cache(client, list(creds), tags if offset else [],
+                            version).bytes()
 
-    def lose(self, name):
-        for h in self.handles:
-            if h.name == name:
-                h.name = None
+    def version(self, r, offset=0):
+        """Version 3 says all that 4 does, but for the offset."""
+        return 3 if not offset and r.random() < 0.15 else 4
 
     # -- file operations
 
     def op_create(self, r):
         name, client = self.pick(r), self.client(r)
-        creds = self.creds(r, client)
-        data = self.image(client, creds)
+        creds, offset = self.creds(r, client), self.offset(r)
+        data = self.image(client, creds, offset, self.version(r, offset))
         pieces = pieces_of(data, r.choice((1 << 20, 8192, 500, 61)))
         try:
-            put(self.u, self.path(name, r.randrange(6)), *pieces)
+            put(self.u, self.path(name, r.randrange(8)), *pieces)
         except FileExistsError:
             check(name in self.caches, "EEXIST of no cache")
             return [name]
         check(name not in self.caches, "O_EXCL over a cache")
         self.lose(name)         # where KCM: destroyed it before
-        self.caches[name] = self.filled(client, creds)
+        self.caches[name] = self.filled(client, creds, offset)
         return [name]
 
     def op_append(self, r):
@@ -164,7 +172,7 @@ class State:
                                        b"w%d" % r.randrange(99)))
         data = b"".join(c.bytes() for c in creds)
         flags = r.choice((os.O_RDWR, os.O_WRONLY)) | os.O_APPEND
-        put(self.u, self.path(name, r.randrange(6)),
+        put(self.u, self.path(name, r.randrange(8)),
             *pieces_of(data, r.choice((1 << 20, 8192, 77))), flags=flags)
         for cred in creds:
             self.add(cache, cred)
@@ -174,7 +182,7 @@ class State:
         name = self.existing(r)
         if name is None or not self.caches[name].shown():
             return []
-        cache, path = self.caches[name], self.path(name, r.randrange(6))
+        cache, path = self.caches[name], self.path(name, r.randrange(8))
         old = r.choice(cache.shown())
         new = make_new(old)
         fd = self.u.call(os.open, path, os.O_RDWR)
@@ -203,20 +211,61 @@ class State:
         if name is None:
             return []
         client = self.client(r)
-        creds = self.creds(r, client)
-        put(self.u, self.path(name, r.randrange(6)),
-            *pieces_of(self.image(client, creds), r.choice((1 << 20, 100))),
+        creds, offset = self.creds(r, client), self.offset(r)
+        data = self.image(client, creds, offset, self.version(r, offset))
+        put(self.u, self.path(name, r.randrange(8)),
+            *pieces_of(data, r.choice((1 << 20, 100))),
             flags=os.O_RDWR | os.O_TRUNC)
-        self.caches[name] = self.filled(client, creds)
+        self.caches[name] = self.filled(client, creds, offset)
+        return [name]
+
+    def op_bad_rewrite(self, r):
+        """O_TRUNC and bytes that are no cache, or none at all."""
+        name = self.existing(r)
+        if name is None:
+            return []
+        data = self.image(self.client(r), [self.cred(r, self.client(r))])
+        fd = self.u.call(os.open, self.path(name, r.randrange(8)),
+                         os.O_RDWR | os.O_TRUNC)
+        cut = r.choice((0, 3, r.randrange(5, len(data))))
+        os.write(fd, data[:cut])
+        try:
+            os.close(fd)
+            whole = len(self.image(ccfile.parse(data).principal, ()))
+            check(cut in (0, whole), "%d bytes made a cache", cut)
+            if cut == whole:
+                self.caches[name] = self.filled(
+                    ccfile.parse(data).principal, ())
+        except OSError as e:
+            eq((e.errno, cut > 0), (errno.EINVAL, True), "a bad rewrite")
+        return [name]
+
+    def op_shorten(self, r):
+        """ftruncate(2) to the end of some entry."""
+        name = self.existing(r)
+        if name is None:
+            return []
+        cache = self.caches[name]
+        fd = self.u.call(os.open, self.path(name, r.randrange(8)), os.O_RDWR)
+        try:
+            file = ccfile.parse(os.pread(fd, 1 << 22, 0))
+            file.creds = file.creds[:r.randrange(len(file.creds) + 1)]
+            self.u.call(os.ftruncate, fd, len(file.bytes()))
+        finally:
+            os.close(fd)
+        keep = [c for c in file.creds if not is_tombstone(c)]
+        if len(keep) < len(cache.shown()) or len(file.creds) == 0:
+            self.caches[name] = self.filled(cache.client, keep, cache.offset)
         return [name]
 
     def op_rename(self, r):
         name, client = self.pick(r), self.client(r)
-        creds = self.creds(r, client)
-        rename_over(self.u, self.path(name, r.randrange(6)),
-                    self.image(client, creds))
+        creds, offset = self.creds(r, client), self.offset(r)
+        rename_over(self.u, self.path(name, r.randrange(8)),
+                    self.image(client, creds, offset,
+                               self.version(r, offset)))
         self.lose(name)
-        self.caches[name] = self.filled(client, creds)
+        self.caches[name] = self.filled(client, creds, offset)
         return [name]
 
     def op_bad_rename(self, r):
@@ -225,7 +274,7 @@ class State:
                           [self.cred(r, client)])
         bad = data[:-1 - r.randrange(5)] if r.random() < 0.7 else data + b"\1"
         try:
-            rename_over(self.u, self.path(name, r.randrange(6)), bad)
+            rename_over(self.u, self.path(name, r.randrange(8)), bad)
         except OSError as e:
             eq(e.errno, errno.EINVAL, "errno of a bad rename")
             return [name]
@@ -246,7 +295,7 @@ class State:
     def op_unlink(self, r):
         name = self.pick(r)
         try:
-            self.u.call(os.unlink, self.path(name, r.randrange(6)))
+            self.u.call(os.unlink, self.path(name, r.randrange(8)))
         except FileNotFoundError:
             check(name not in self.caches, "ENOENT of a cache")
             return [name]
@@ -259,12 +308,75 @@ class State:
         name = self.existing(r)
         if name is None:
             return []
-        fd = self.u.call(os.open, self.path(name, r.randrange(6)), os.O_RDWR)
+        fd = self.u.call(os.open, self.path(name, r.randrange(8)), os.O_RDWR)
         for piece in pieces_of(bytes(700), 128):
             os.write(fd, piece)
         os.close(fd)
         self.lose(name)
         del self.caches[name]
+        return [name]
+
+    def op_kdestroy(self, r):
+        """open, unlink, fstat, zeros over what has no name any more."""
+        name = self.existing(r)
+        if name is None:
+            return []
+        path = self.path(name, r.randrange(8))
+        fd = self.u.call(os.open, path, os.O_RDWR)
+        try:
+            self.u.call(os.unlink, path)
+            st = os.fstat(fd)
+            eq(st.st_nlink, 0, "links")
+            for piece in pieces_of(bytes(st.st_size), 8192):
+                os.write(fd, piece)
+        finally:
+            os.close(fd)
+        self.lose(name)
+        del self.caches[name]
+        return [name]
+
+    def op_krenew(self, r):
+        """unlink, O_EXCL create, an append by an open of its own."""
+        name, client = self.existing(r), self.client(r)
+        if name is None:
+            return []
+        creds = self.creds(r, client)
+        path = self.path(name, r.randrange(6))
+        self.u.call(os.unlink, path)
+        self.lose(name)
+        del self.caches[name]
+        put(self.u, path, self.image(client, ()))
+        self.caches[name] = self.filled(client, ())
+        for cred in creds:
+            put(self.u, path, cred.bytes(), flags=os.O_RDWR | os.O_APPEND)
+            self.add(self.caches[name], cred)
+        return [name]
+
+    def op_rm_r(self, r):
+        name = self.existing(r)
+        if name is None:
+            return []
+        self.u.call(shutil.rmtree, self.dir(name))
+        try:
+            self.u.call(os.mkdir, self.dir(name))
+        except FileExistsError:         # the default leads there still
+            eq(self.u.link("%s/default" % self.m),
+               "by-name/" + by_name(self.kcm(name)), "default")
+        self.lose(name)
+        del self.caches[name]
+        return [name]
+
+    def op_cp_ticket(self, r):
+        name = self.existing(r)
+        if name is None:
+            return []
+        cache = self.caches[name]
+        creds = self.creds(r, cache.client)
+        put(self.u, self.dir(name) + "/tickets/copied",
+            self.image(cache.client, creds, version=self.version(r)),
+            flags=os.O_WRONLY | os.O_CREAT)
+        for cred in creds:
+            self.add(cache, cred)
         return [name]
 
     def op_rm_ticket(self, r):
@@ -315,86 +427,44 @@ class State:
         self.default = name
         return [name]
 
-    # -- open files
-
-    def op_open(self, r):
-        name = self.existing(r)
-        if name is None or len(self.handles) > 2:
-            return []
-        fd = self.u.call(os.open, self.path(name, r.randrange(6)),
-                         os.O_RDWR | os.O_APPEND)
-        self.handles.append(Handle(fd, name))
-        return [name]
-
-    def op_write_open(self, r):
-        if not self.handles:
-            return []
-        h = r.choice(self.handles)
-        cache = self.caches.get(h.name)
-        cred = self.cred(r, cache.client if cache else self.client(r))
-        try:
-            os.write(h.fd, cred.bytes())
-        except FileNotFoundError:
-            check(h.name and not cache, "ENOENT of an open cache")
-            return []
-        check(cache or not h.name, "written to a cache that is gone")
-        if cache:
-            self.add(cache, cred)
-        return [h.name] if cache else []
-
-    def op_close(self, r):
-        if not self.handles:
-            return []
-        h = self.handles.pop(r.randrange(len(self.handles)))
-        os.close(h.fd)
-        return [h.name] if h.name else []
-
-    # -- by KCM
-
-    def op_kcm_init(self, r):
-        name, client = self.pick(r), self.client(r)
-        answer = self.wire.init(self.kcm(name),
-                                ccfile.Writer().principal(client).out)
-        eq(answer.name, "OK", "INITIALIZE")
-        # Heimdal keeps the offset of before, or has none that means anything
-        eq(self.wire.set_offset(self.kcm(name), 0).name, "OK")
-        self.caches[name] = Cache(client)
-        self.default = None
-        return [name]
-
-    def op_kcm_store(self, r):
+    def op_primary(self, r):
         name = self.existing(r)
         if name is None:
             return []
-        cred = self.cred(r, self.caches[name].client)
-        eq(self.wire.store(self.kcm(name), cred.bytes()).name, "OK", "STORE")
-        self.add(self.caches[name], cred)
-        return [name]
-
-    def op_kcm_destroy(self, r):
-        name = self.pick(r)
-        self.wire.destroy(self.kcm(name))
-        self.caches.pop(name, None)
-        self.default = None
-        return [name]
-
-    def op_kcm_default(self, r):
-        name = self.existing(r)
-        if name is None:
-            return []
-        eq(self.wire.set_default(self.kcm(name)).name, "OK")
-        # where one that is gone was kept, KCM's answer may be the same
-        self.default = name if self.default in self.caches else None
+        rename_over(self.u, "%s/collection/primary" % self.m,
+                    name.encode() + b"\n",
+                    temp="%s/collection/primary.xYz123" % self.m)
+        self.default = name
         return [name]
 
     # -- comparing
 
     def compare(self, names):
+        self.make_dirs()
+        self.compare_readers(names)
+        self.compare_listings()
         for name in names:
             self._compare(name)
         if self.default:
             eq(self.u.link("%s/default" % self.m),
                "by-name/" + by_name(self.kcm(self.default)), "default")
+            eq(self.u.text("%s/collection/primary" % self.m),
+               self.default + "\n", "primary")
+
+    def compare_listings(self):
+        """All of ours, and nothing else that is somebody's."""
+        found = {uuid_text(uuid) for uuid, name in self.wire.caches().items()}
+        listed = {n for n in self.u.list("%s" % self.m)
+                  if n.count("-") == 4}
+        eq(listed, found, "UUIDs")
+        listed = self.u.list("%s/by-name" % self.m)
+        for name in self.caches:
+            check(by_name(self.kcm(name)) in listed, "by-name/ lacks %s", name)
+        for name in listed:
+            check(name.startswith("%d." % self.u.uid), "by-name/ has %s",
+                  name)
+        eq({n for n in self.u.list("%s/collection" % self.m)
+            if n != "primary"}, set(self.caches), "collection/")
 
     def _compare(self, name):
         cache = self.caches.get(name)
@@ -408,9 +478,8 @@ class State:
                 continue
             check(cache, "%s shows %d bytes", name, len(data))
             file = ccfile.parse(data)
-            live = [c for c in file.creds if not (
-                c.server.realm == b"X-RMED-CONF:" or
-                (c.endtime == 0 and c.authtime != 0))]
+            live = [c for c in file.creds if not is_tombstone(c)]
+            eq(file.offset() or 0, cache.offset, "KDC offset in the file")
             eq(str(file.principal), str(cache.client), "principal")
             same_creds("%s of %s" % (form, name), ccfile.supersede(live),
                        cache.shown())
@@ -420,6 +489,8 @@ class State:
             same_creds("KCM", ccfile.supersede(held), cache.shown())
             eq(ccfile.parse_principal(self.wire.principal(self.kcm(name))),
                cache.client, "principal in KCM")
+            eq(self.wire.offset(self.kcm(name)), cache.offset,
+               "KDC offset in KCM")
 
 
 OPERATIONS = sorted(n for n in dir(State) if n.startswith("op_"))

@@ -22,8 +22,9 @@ from util import Failed
 FIXED = range(1, 9)
 STEPS = 40
 # some are wanted more often
-WEIGHTS = {"op_append": 4, "op_tombstone": 3, "op_rename": 2, "op_open": 2,
-           "op_write_open": 4, "op_kcm_store": 3, "op_create": 2}
+WEIGHTS = {"op_append": 4, "op_tombstone": 3, "op_rename": 3, "op_open": 3,
+           "op_write_open": 6, "op_kcm_store": 4, "op_create": 4,
+           "op_read_open": 3, "op_remove_seen": 6, "op_begin": 2}
 
 
 def generate(seed):
@@ -83,16 +84,18 @@ class Bench:
         failure = self.run(sequence)
         if failure:
             shortest, error = self.shrink(sequence, failure)
-            raise Failed("seed %d: %s: %s\nKCMFS_SEQUENCE='%s'" % (
-                seed, type(error).__name__, error, json.dumps(shortest))) \
-                from error
+            raise Failed(
+                "seed %d: %s: %s (at first, step %d: %s)\n"
+                "KCMFS_SEQUENCE='%s'" % (
+                    seed, type(error).__name__, error, *failure,
+                    json.dumps(shortest))) from error
 
 
 @test(*ALL)
 def sequences(t):
     bench = Bench(t)
     wanted = os.environ.get("KCMFS_RANDOM")
-    seeds = FIXED
+    seeds = FIXED if t.on != "sssd" else FIXED[:5]      # where it is slow
     if wanted:
         count, _, first = wanted.partition(":")
         first = int(first or time.time())
