@@ -56,29 +56,33 @@ change_by_file(struct content *c, const struct caller *caller,
 {
     struct fs *fs = fs_of(c);
     struct kcm_content content;
+    struct kcm_defaults defaults;
     _cleanup_(freep) struct data *creds = NULL;
     _cleanup_(image_unrefp) struct image *image = NULL;
-    char *before;
     int r = content_of_file(f, &content, &creds);
     if (r == 0)
         r = image_of_file(f, &image);
-    if (r == 0)
+    if (r == 0 && !content_absent_lately(c))
         r = content_check(c, caller);
+    bool existed = content_exists(c);
+    bool empty = !existed && content.count == 0;
     if (r == 0)
-        r = user_guard_begin(c->user, caller, &before);
+        r = user_guard_begin(c->user, caller, !empty, &defaults);
     if (r != 0)
         return r;
-    bool existed = content_exists(c);
-    if (!existed && content.count == 0)
+    int64_t begun = now_ms();
+    if (empty)
         r = kcm_initialize(fs->kcm, caller, c->name, content.principal,
-                           content.kdc_offset);
+                           content.kdc_offset, &defaults);
     else
         r = kcm_replace(fs->kcm, caller, c->name,
                         existed ? c->known.snapshot : NULL, &content);
-    user_guard_end(c->user, caller, before, r == 0 ? c->name : NULL, NULL);
-    if (r == 0)
-        content_adopt(c, n, image);
-    return r;
+    user_guard_end(c->user, caller, &defaults, r == 0 ? c->name : NULL, NULL);
+    if (r != 0)
+        return r;
+    content_adopt(c, n, image);
+    content_changed_at(c, begun);
+    return 0;
 }
 
 int
@@ -135,16 +139,17 @@ change_edit(struct content *c, const struct caller *caller, const bool *remove,
             const struct data *creds, size_t count)
 {
     struct kcm *kcm = fs_of(c)->kcm;
-    char *before = NULL;
+    struct kcm_defaults defaults;
+    bool guarded = kcm_moves_default(kcm);
     int r = 0;
-    if (kcm_moves_default(kcm))
-        r = user_guard_begin(c->user, caller, &before);
+    if (guarded)
+        r = user_guard_begin(c->user, caller, true, &defaults);
     if (r != 0)
         return r;
     r = kcm_edit(kcm, caller, c->name, c->known.snapshot, remove, creds,
                  count);
-    if (before != NULL)
-        user_guard_end(c->user, caller, before, NULL, NULL);
+    if (guarded)
+        user_guard_end(c->user, caller, &defaults, NULL, NULL);
     return r;
 }
 
@@ -243,16 +248,18 @@ int
 change_destroy_held(struct content *c, const struct caller *caller)
 {
     struct fs *fs = fs_of(c);
-    char *before;
-    int r = user_guard_begin(c->user, caller, &before);
+    struct kcm_defaults defaults;
+    int r = user_guard_begin(c->user, caller, false, &defaults);
     if (r != 0)
         return r;
-    r = kcm_destroy(fs->kcm, caller, c->name);
-    user_guard_end(c->user, caller, before, NULL, r == 0 ? c->name : NULL);
+    int64_t begun = now_ms();
+    r = kcm_destroy(fs->kcm, caller, c->name, &defaults);
+    user_guard_end(c->user, caller, &defaults, NULL, r == 0 ? c->name : NULL);
     if (r != 0 && r != KCM_NOT_FOUND)
         return r;
     content_unlinked(c);
     content_vanish(c);
+    content_changed_at(c, begun);
     return r;
 }
 
@@ -283,7 +290,7 @@ move_in_kcm(struct content *from, struct content *to,
     r = kcm_content_of(from->known.snapshot, &content, &creds);
     if (r == 0)
         r = kcm_replace(kcm, caller, to->name, to->known.snapshot, &content);
-    return r == 0 ? kcm_destroy(kcm, caller, from->name) : r;
+    return r == 0 ? kcm_destroy(kcm, caller, from->name, NULL) : r;
 }
 
 /* With both turns. */
@@ -297,12 +304,12 @@ move(struct content *from, struct content *to, const struct caller *caller)
         return r;
     if (from->known.snapshot == NULL)
         return KCM_NOT_FOUND;
-    char *before;
-    r = user_guard_begin(from->user, caller, &before);
+    struct kcm_defaults defaults;
+    r = user_guard_begin(from->user, caller, true, &defaults);
     if (r != 0)
         return r;
     r = move_in_kcm(from, to, caller);
-    user_guard_end(from->user, caller, before, r == 0 ? to->name : NULL,
+    user_guard_end(from->user, caller, &defaults, r == 0 ? to->name : NULL,
                    r == 0 ? from->name : NULL);
     if (r != 0)
         return r;

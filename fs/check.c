@@ -65,6 +65,23 @@ refresh_and_hold(struct content *c, const struct caller *caller)
     return r;
 }
 
+static bool
+is_recent_locked(const struct content *c, int64_t max_age_ms)
+{
+    return max_age_ms > 0 && now_ms() - c->checked_ms <= max_age_ms;
+}
+
+static int
+refresh_unless(struct content *c, const struct caller *caller, bool recent)
+{
+    if (recent)
+        return 0;
+    int r = refresh_and_hold(c, caller);
+    if (r == 0)
+        turn_give(&c->turn);
+    return r;
+}
+
 int
 content_refresh(struct content *c, const struct caller *caller,
                 int64_t max_age_ms)
@@ -74,15 +91,64 @@ content_refresh(struct content *c, const struct caller *caller,
     /* "There is none" is what an open is told without an OPEN: never old.
      * Without a snapshot only a writer's bytes are known: a cache that was
      * just made through the mount. */
-    bool recent = c->exists && c->shown != NULL && max_age_ms > 0 &&
-                  now_ms() - c->checked_ms <= max_age_ms;
+    bool recent =
+        c->exists && c->shown != NULL && is_recent_locked(c, max_age_ms);
     pthread_mutex_unlock(&fs->lock);
-    if (recent)
-        return 0;
-    int r = refresh_and_hold(c, caller);
-    if (r == 0)
-        turn_give(&c->turn);
-    return r;
+    return refresh_unless(c, caller, recent);
+}
+
+int
+content_locate(struct content *c, const struct caller *caller)
+{
+    struct fs *fs = fs_of(c);
+    pthread_mutex_lock(&fs->lock);
+    bool recent =
+        c->exists && c->image != NULL && is_recent_locked(c, FRESH_MS);
+    pthread_mutex_unlock(&fs->lock);
+    return refresh_unless(c, caller, recent);
+}
+
+/* --- no cache ---------------------------------------------------------- */
+
+void
+content_tell_absent(struct content *c, const struct caller *caller)
+{
+    struct fs *fs = fs_of(c);
+    pthread_mutex_lock(&fs->lock);
+    c->absent_pid = caller->pid;
+    c->absent_ms = now_ms();
+    pthread_mutex_unlock(&fs->lock);
+}
+
+bool
+content_told_absent(struct content *c, const struct caller *caller)
+{
+    struct fs *fs = fs_of(c);
+    pthread_mutex_lock(&fs->lock);
+    bool told = !c->exists && caller->pid != 0 &&
+                c->absent_pid == caller->pid &&
+                now_ms() - c->absent_ms <= FRESH_MS;
+    pthread_mutex_unlock(&fs->lock);
+    return told;
+}
+
+bool
+content_absent_lately(struct content *c)
+{
+    struct fs *fs = fs_of(c);
+    pthread_mutex_lock(&fs->lock);
+    bool absent = !c->exists && is_recent_locked(c, FRESH_MS);
+    pthread_mutex_unlock(&fs->lock);
+    return absent;
+}
+
+void
+content_changed_at(struct content *c, int64_t begun_ms)
+{
+    struct fs *fs = fs_of(c);
+    pthread_mutex_lock(&fs->lock);
+    c->checked_ms = begun_ms;
+    pthread_mutex_unlock(&fs->lock);
 }
 
 /* --- open and close ---------------------------------------------------- */

@@ -77,14 +77,13 @@ cache_exists(struct user *u, const struct caller *caller, const char *name,
 static int
 keep_in_mind(struct user *u, const struct caller *caller, const char *name)
 {
-    bool exist[2];
+    bool exists;
     _cleanup_(freep) char *kept = strdup(name);
     _cleanup_(freep) char *answer = NULL;
     int r = kcm_get_default(u->fs->kcm, caller, &answer);
     if (r != 0 || kept == NULL)
         return r != 0 ? r : -ENOMEM;
-    const char *two[2] = {name, answer};
-    r = both_exist(u, caller, two, exist);
+    r = cache_exists(u, caller, answer, &exists);
     if (r != 0)
         return r;
     pthread_mutex_lock(&u->fs->lock);
@@ -92,7 +91,7 @@ keep_in_mind(struct user *u, const struct caller *caller, const char *name)
     if (strcmp(name, answer) != 0) {
         u->kept_default = take(kept);
         u->kept_answer = take(answer);
-        u->kept_answer_exists = exist[1];
+        u->kept_answer_exists = exists;
     }
     pthread_mutex_unlock(&u->fs->lock);
     return 0;
@@ -224,25 +223,30 @@ note_last(struct user *u, const char *name)
     pthread_mutex_unlock(&u->fs->lock);
 }
 
+static bool
+is_unsettled_locked(const struct user *u)
+{
+    return u->kept_default != NULL || u->owed_default != NULL;
+}
+
 /* The default in the middle of a change is what it was before, and will be
- * again; *changes_out counts them. */
+ * again; *changes_out counts them.  *wait_out: only who has the guard can
+ * tell. */
 static char *
-guarded_default(struct user *u, unsigned *changes_out, bool *unsettled_out)
+guarded_default(struct user *u, unsigned *changes_out, bool *wait_out)
 {
     pthread_mutex_lock(&u->fs->lock);
     char *name = u->guarded != NULL ? strdup(u->guarded) : NULL;
     *changes_out = u->changes;
-    *unsettled_out = u->kept_default != NULL || u->owed_default != NULL;
+    *wait_out = u->changing || is_unsettled_locked(u);
     pthread_mutex_unlock(&u->fs->lock);
     return name;
 }
 
 static int
-ask_default(struct user *u, const struct caller *caller, bool unsettled,
-            char **name_out)
+default_with_guard(struct user *u, const struct caller *caller,
+                   char **name_out)
 {
-    if (!unsettled)
-        return kcm_get_default(u->fs->kcm, caller, name_out);
     int r = turn_take(&u->guard, caller);
     if (r != 0)
         return r;
@@ -251,25 +255,36 @@ ask_default(struct user *u, const struct caller *caller, bool unsettled,
     return r;
 }
 
+/* An answer from the middle of a change counts for nothing. */
+static int
+undisturbed_default(struct user *u, const struct caller *caller,
+                    char **name_out)
+{
+    unsigned before, after;
+    bool wait;
+    *name_out = guarded_default(u, &before, &wait);
+    for (int tries = 0; *name_out == NULL && !wait && tries < DEFAULT_TRIES;
+         tries++) {
+        int r = kcm_get_default(u->fs->kcm, caller, name_out);
+        if (r != 0)
+            return r;
+        char *now = guarded_default(u, &after, &wait);
+        if (now == NULL && after == before && !wait)
+            return 0;
+        free(*name_out);
+        *name_out = now;
+        before = after;
+    }
+    return *name_out != NULL ? 0 : default_with_guard(u, caller, name_out);
+}
+
 int
 user_default(struct user *u, const struct caller *caller, char **name_out)
 {
-    unsigned before, after;
-    bool unsettled;
     char *removed;
-    *name_out = guarded_default(u, &before, &unsettled);
-    for (int tries = 0; *name_out == NULL && tries < DEFAULT_TRIES; tries++) {
-        int r = ask_default(u, caller, unsettled, name_out);
-        if (r != 0)
-            return r;
-        /* An answer from the middle of a change counts for nothing. */
-        char *now = guarded_default(u, &after, &unsettled);
-        if (now != NULL || (after != before && tries + 1 < DEFAULT_TRIES)) {
-            free(*name_out);
-            *name_out = now;
-            before = after;
-        }
-    }
+    int r = undisturbed_default(u, caller, name_out);
+    if (r != 0)
+        return r;
     note_last(u, *name_out);
     if (removed_by(u, caller, &removed)) {
         free(*name_out);
@@ -327,29 +342,43 @@ user_set_default(struct user *u, const struct caller *caller, const char *name)
 /* --- around changes ----------------------------------------------------- */
 
 static void
-set_guarded(struct user *u, char *name)
+set_changing(struct user *u, bool changing, char *guarded)
 {
     pthread_mutex_lock(&u->fs->lock);
     free(u->guarded);
-    u->guarded = name;
+    u->guarded = guarded;
+    u->changing = changing;
     u->changes++;
     pthread_mutex_unlock(&u->fs->lock);
 }
 
-int
-user_guard_begin(struct user *u, const struct caller *caller,
-                 char **before_out)
+/* Must the default be asked before a change, though the change can ask?
+ * What is unsettled must be put right first; on sssd it saves a question;
+ * and Heimdal may answer root somebody else's cache. */
+static bool
+must_ask(struct user *u)
 {
-    *before_out = NULL;
+    pthread_mutex_lock(&u->fs->lock);
+    bool unsettled = is_unsettled_locked(u);
+    pthread_mutex_unlock(&u->fs->lock);
+    return unsettled || u->uid == 0 || kcm_moves_default(u->fs->kcm);
+}
+
+int
+user_guard_begin(struct user *u, const struct caller *caller, bool ask,
+                 struct kcm_defaults *d)
+{
+    *d = (struct kcm_defaults){NULL, NULL};
     int r = turn_take(&u->guard, caller);
     if (r != 0)
         return r;
-    r = settled_default(u, caller, before_out);
+    if (ask || must_ask(u))
+        r = settled_default(u, caller, &d->before);
     if (r != 0) {
         turn_give(&u->guard);
         return r;
     }
-    set_guarded(u, strdup(*before_out));
+    set_changing(u, true, d->before != NULL ? strdup(d->before) : NULL);
     return 0;
 }
 
@@ -373,19 +402,22 @@ is_kept(struct user *u)
     return kept;
 }
 
-/* The default was name and is answer after the change: put it back. */
+/*
+ * The default was name and is answer after the change: put it back.  answer
+ * is NULL where it tells nothing: sssd may have lost the default, and answer
+ * the same by accident.
+ */
 static int
 put_back(struct user *u, const struct caller *caller, const char *name,
          const char *answer, bool made, bool destroyed)
 {
-    bool same = strcmp(answer, name) == 0, exists = made;
+    bool same = answer != NULL && strcmp(answer, name) == 0, exists = made;
     int r = 0;
     if (destroyed && !made) {
         note_removed(u, caller, name);
         return same ? 0 : keep(u, caller, name);
     }
-    /* sssd may have lost it, and answer the same by accident. */
-    if (!same || kcm_moves_default(u->fs->kcm)) {
+    if (!same) {
         if (!made)
             r = cache_exists(u, caller, name, &exists);
         if (r == 0 && exists)
@@ -398,27 +430,42 @@ put_back(struct user *u, const struct caller *caller, const char *name,
     return r;
 }
 
-void
-user_guard_end(struct user *u, const struct caller *caller, char *before,
-               const char *made, const char *destroyed)
+/* See that name is the default after the change. */
+static void
+restore(struct user *u, const struct caller *caller, const char *name,
+        struct kcm_defaults *d, const char *made, const char *destroyed)
 {
-    _cleanup_(freep) char *name = before;
-    _cleanup_(freep) char *removed = NULL;
-    _cleanup_(freep) char *answer = NULL;
-    if (made != NULL && removed_by(u, caller, &removed) &&
-        strcmp(made, removed) == 0) {
-        free(name);
-        name = take(removed); /* created again by who unlinked it */
-    }
     bool name_made = made != NULL && strcmp(made, name) == 0;
     bool name_gone = destroyed != NULL && strcmp(destroyed, name) == 0;
-    int r = kcm_get_default(u->fs->kcm, caller, &answer);
+    bool telling =
+        !kcm_moves_default(u->fs->kcm) || (made == NULL && destroyed != NULL);
+    int r = 0;
+    if (!telling)
+        free(take(d->after));
+    else if (d->after == NULL)
+        r = kcm_get_default(u->fs->kcm, caller, &d->after);
     if (r == 0)
-        r = put_back(u, caller, name, answer, name_made, name_gone);
+        r = put_back(u, caller, name, d->after, name_made, name_gone);
     if (r < 0)
-        owe(u, take(name), name_gone && !name_made);
+        owe(u, strdup(name), name_gone && !name_made);
     else if (r > 0)
         log_warn("the KCM daemon refuses %s as the default cache", name);
-    set_guarded(u, NULL);
+}
+
+void
+user_guard_end(struct user *u, const struct caller *caller,
+               struct kcm_defaults *d, const char *made, const char *destroyed)
+{
+    _cleanup_(freep) char *removed = NULL;
+    const char *name = d->before;
+    if (made != NULL && removed_by(u, caller, &removed) &&
+        strcmp(made, removed) == 0)
+        name = removed; /* created again by who unlinked it */
+    /* It is not known if the change never came so far. */
+    if (name != NULL)
+        restore(u, caller, name, d, made, destroyed);
+    free(take(d->before));
+    free(take(d->after));
+    set_changing(u, false, NULL);
     turn_give(&u->guard);
 }

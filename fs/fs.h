@@ -95,9 +95,11 @@ struct content {
     bool asleep;             /* it exists, but its image was dropped: idle.c */
     uint64_t checks_begun;   /* number of the newest check */
     uint64_t check_finished; /* number of the newest that succeeded */
-    int64_t checked_ms;      /* when that one began */
-    struct image *image;     /* what the next open sees; NULL: no cache, or
-                              * asleep */
+    int64_t checked_ms;      /* when that one began, or a change */
+    pid_t absent_pid;        /* a thread that was told that there is none */
+    int64_t absent_ms;
+    struct image *image; /* what the next open sees; NULL: no cache, or
+                          * asleep */
     struct timespec mtime;
     struct node *node;          /* shows image; not counted */
     unsigned open_nodes;        /* of its nodes: those that are open */
@@ -285,7 +287,8 @@ struct user {
     size_t listed;             /* of which so many were there at last */
     /* default.c: */
     struct turn guard; /* of what moves the default */
-    char *guarded;     /* what it was when the guard was taken */
+    bool changing;     /* the guard is taken for a change */
+    char *guarded;     /* what the default was then; NULL: not known yet */
     unsigned changes;  /* times that it was taken or given */
     char *last_default;
     char *kept_default;      /* of a cache that is not there, but kept */
@@ -333,14 +336,16 @@ int user_set_default(struct user *u, const struct caller *caller,
                      const char *name);
 /*
  * Around a change to caches: daemons move the default by themselves at
- * INITIALIZE and DESTROY; put it back where it was.  begin gives the name
- * for end, which frees it; made and destroyed (may be NULL) name the caches
+ * INITIALIZE and DESTROY; put it back where it was.  A change that asks for
+ * the default itself (kcm_initialize(), kcm_destroy()) begins without ask.
+ * end frees what is in d; made and destroyed (may be NULL) name the caches
  * that the change made or destroyed.
  */
-int user_guard_begin(struct user *u, const struct caller *caller,
-                     char **before_out);
-void user_guard_end(struct user *u, const struct caller *caller, char *before,
-                    const char *made, const char *destroyed);
+int user_guard_begin(struct user *u, const struct caller *caller, bool ask,
+                     struct kcm_defaults *d);
+void user_guard_end(struct user *u, const struct caller *caller,
+                    struct kcm_defaults *d, const char *made,
+                    const char *destroyed);
 void user_default_free(struct user *u);
 
 /* --- content.c --------------------------------------------------------- */
@@ -352,6 +357,17 @@ void user_default_free(struct user *u);
  */
 int content_refresh(struct content *c, const struct caller *caller,
                     int64_t max_age_ms);
+/* The same for who asks for the file alone, not for what describes it. */
+int content_locate(struct content *c, const struct caller *caller);
+/*
+ * The caller's LOOKUP found no cache.  Then the CREATE of the same open(2)
+ * need not ask again, and a change soon after knows as much.
+ */
+void content_tell_absent(struct content *c, const struct caller *caller);
+bool content_told_absent(struct content *c, const struct caller *caller);
+bool content_absent_lately(struct content *c);
+/* c is known to be as it is now since then: a change began. */
+void content_changed_at(struct content *c, int64_t begun_ms);
 /* The same without a look at ages, for who has the turn. */
 int content_check(struct content *c, const struct caller *caller);
 /* The cache is gone. With the turn. */

@@ -126,20 +126,22 @@ op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 static int
 create_node(struct request *r, const char *name, int flags, struct node **out)
 {
-    struct content *c = NULL;
-    int result = tree_lookup(r->fs, r->node, name, &r->caller, out);
-    if (result == 0 && (flags & O_EXCL)) {
+    _cleanup_(content_unrefp) struct content *c = NULL;
+    int result =
+        tree_place(r->fs, r->node, name, PLACE_CREATED, &r->caller, &c);
+    if (result == 0 && c != NULL && content_told_absent(c, &r->caller))
+        return scratch_unborn(c, out);
+    int found = tree_lookup(r->fs, r->node, name, &r->caller, out);
+    if (found == 0 && (flags & O_EXCL)) {
         node_unref(r->fs, take(*out));
         return -EEXIST; /* somebody was faster */
     }
-    if (result != KCM_NOT_FOUND)
-        return result;
-    result = tree_place(r->fs, r->node, name, PLACE_CREATED, &r->caller, &c);
+    if (found != KCM_NOT_FOUND)
+        return found;
     if (result == 0 && c != NULL)
         result = scratch_unborn(c, out);
     else if (result == 0)
         result = scratch_create(r->fs, r->node, r->caller.uid, name, out);
-    content_unref(c);
     return result;
 }
 

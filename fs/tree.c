@@ -55,6 +55,18 @@ found(struct node *n, struct node **out)
     return n != NULL ? 0 : -ENOMEM;
 }
 
+/* The cache was unlinked a moment ago, or is to be made: its directory is
+ * there, whatever the daemon says. */
+static bool
+is_reserved(struct content *c)
+{
+    struct fs *fs = c->user->fs;
+    pthread_mutex_lock(&fs->lock);
+    bool reserved = c->reserved_by_mkdir || c->reserved_until > now_ms();
+    pthread_mutex_unlock(&fs->lock);
+    return reserved;
+}
+
 /* The directory of a cache, if there is one to be shown. */
 static int
 lookup_cache_dir(struct user *u, struct node *dir, const char *file,
@@ -67,14 +79,11 @@ lookup_cache_dir(struct user *u, struct node *dir, const char *file,
     _cleanup_(content_unrefp) struct content *c = user_content(u, name);
     if (c == NULL)
         return -ENOMEM;
-    int r = content_refresh(c, caller, FRESH_MS);
+    bool there = is_reserved(c) && content_absent_lately(c);
+    int r = there ? 0 : content_locate(c, caller);
     if (r != 0)
         return r;
-    pthread_mutex_lock(&fs->lock);
-    bool there =
-        c->exists || c->reserved_by_mkdir || c->reserved_until > now_ms();
-    pthread_mutex_unlock(&fs->lock);
-    if (!there) {
+    if (!there && !content_exists(c) && !is_reserved(c)) {
         /* default always leads somewhere. */
         _cleanup_(freep) char *primary = NULL;
         r = user_default(u, caller, &primary);
@@ -86,6 +95,21 @@ lookup_cache_dir(struct user *u, struct node *dir, const char *file,
     return found(node_get(fs, NODE_CACHE_DIR, u->uid, c, dir->ino, file), out);
 }
 
+static int
+lookup_file(struct content *c, const struct caller *caller, struct node **out)
+{
+    int r = content_locate(c, caller);
+    if (r != 0)
+        return r;
+    *out = content_node(c);
+    if (*out != NULL)
+        return 0;
+    if (content_exists(c))
+        return -ENOMEM;
+    content_tell_absent(c, caller);
+    return KCM_NOT_FOUND;
+}
+
 /* The file of a cache, by the name of the cache. */
 static int
 lookup_cache(struct user *u, const char *name, const struct caller *caller,
@@ -94,13 +118,7 @@ lookup_cache(struct user *u, const char *name, const struct caller *caller,
     if (!kcm_is_visible(name, u->uid))
         return KCM_NOT_FOUND;
     _cleanup_(content_unrefp) struct content *c = user_content(u, name);
-    if (c == NULL)
-        return -ENOMEM;
-    int r = content_refresh(c, caller, FRESH_MS);
-    if (r != 0)
-        return r;
-    *out = content_node(c);
-    return *out != NULL ? 0 : content_exists(c) ? -ENOMEM : KCM_NOT_FOUND;
+    return c != NULL ? lookup_file(c, caller, out) : -ENOMEM;
 }
 
 static bool
@@ -150,15 +168,15 @@ lookup_root(struct user *u, struct node *dir, const char *name,
     return r != 0 ? r : lookup_cache_dir(u, dir, name, cache, caller, out);
 }
 
-/* The cache was unlinked a moment ago: an rm -r may be on its way. */
+/* It was unlinked: an rm -r may be on its way. */
 static bool
-is_reserved(struct content *c)
+is_unlinked(struct content *c)
 {
     struct fs *fs = c->user->fs;
     pthread_mutex_lock(&fs->lock);
-    bool reserved = c->reserved_until > now_ms();
+    bool unlinked = c->reserved_until > now_ms();
     pthread_mutex_unlock(&fs->lock);
-    return reserved;
+    return unlinked;
 }
 
 static int
@@ -178,18 +196,14 @@ lookup_in_cache_dir(struct user *u, struct node *dir, const char *name,
         enum node_kind kind = members[i].kind;
         if (strcmp(name, members[i].name) != 0)
             continue;
+        if (kind == NODE_CACHE)
+            return lookup_file(dir->content, caller, out);
         int r = content_refresh(dir->content, caller, FRESH_MS);
         if (r != 0)
             return r;
-        if (kind == NODE_CACHE) {
-            *out = content_node(dir->content);
-            return *out != NULL                   ? 0
-                   : content_exists(dir->content) ? -ENOMEM
-                                                  : KCM_NOT_FOUND;
-        }
         bool is_dir = kind == NODE_TICKETS || kind == NODE_CONFIG;
         if (!content_exists(dir->content) && kind != NODE_TEXT_NAME &&
-            !(is_dir && is_reserved(dir->content)))
+            !(is_dir && is_unlinked(dir->content)))
             return KCM_NOT_FOUND;
         return found(node_get(u->fs, kind, u->uid, dir->content,
                               is_dir ? dir->ino : 0, NULL),

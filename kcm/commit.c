@@ -25,32 +25,74 @@ kcm_call(struct kcm *kcm, const struct caller *caller, struct batch *b)
     return r == 0 ? kcm_reply_status(b, 0) : r;
 }
 
+static void
+add_offset(struct batch *b, const char *name, int32_t kdc_offset)
+{
+    batch_add_named(b, KCM_OP_SET_KDC_OFFSET, name);
+    write_u32(&b->out, (uint32_t)kdc_offset);
+}
+
 int
 kcm_set_offset(struct kcm *kcm, const struct caller *caller, const char *name,
                int32_t kdc_offset)
 {
     _cleanup_(batch_free) struct batch b = {0};
-    batch_add_named(&b, KCM_OP_SET_KDC_OFFSET, name);
-    write_u32(&b.out, (uint32_t)kdc_offset);
+    add_offset(&b, name, kdc_offset);
     return kcm_call(kcm, caller, &b);
+}
+
+/* Around a change, in the same batch: what the default is. */
+static void
+ask_before(struct batch *b, const struct kcm_defaults *d)
+{
+    if (d != NULL && d->before == NULL)
+        batch_add(b, KCM_OP_GET_DEFAULT_CACHE);
+}
+
+/* b->answered may be less than was asked. */
+static void
+take_defaults(const struct batch *b, const struct caller *caller,
+              struct kcm_defaults *d)
+{
+    if (d == NULL || b->answered == 0)
+        return;
+    if (d->before == NULL && batch_opcode(b, 0) == KCM_OP_GET_DEFAULT_CACHE)
+        d->before = kcm_reply_default(b, 0, caller->uid);
+    free(take(d->after));
+    if (b->answered == b->count)
+        d->after = kcm_reply_default(b, b->count - 1, caller->uid);
 }
 
 int
 kcm_initialize(struct kcm *kcm, const struct caller *caller, const char *name,
-               struct data principal, int32_t kdc_offset)
+               struct data principal, int32_t kdc_offset,
+               struct kcm_defaults *defaults)
 {
     int r = kcm_know_peer(kcm, caller);
     if (r < 0)
         return r;
-    _cleanup_(batch_free) struct batch b = {0};
-    batch_add_named(&b, KCM_OP_INITIALIZE, name);
-    write_data(&b.out, principal);
-    r = kcm_call(kcm, caller, &b);
     /* Heimdal keeps the old offset, or none that was ever set. */
     bool keeps = __atomic_load_n(&kcm->peer, __ATOMIC_RELAXED) == PEER_HEIMDAL;
-    if (r == 0 && (kdc_offset != 0 || keeps))
-        r = kcm_set_offset(kcm, caller, name, kdc_offset);
-    return r;
+    bool offset = kdc_offset != 0 || keeps;
+    _cleanup_(batch_free) struct batch b = {0};
+    ask_before(&b, defaults);
+    unsigned n = b.count;
+    batch_add_named(&b, KCM_OP_INITIALIZE, name);
+    write_data(&b.out, principal);
+    if (defaults != NULL) {
+        if (offset)
+            add_offset(&b, name, kdc_offset);
+        batch_add(&b, KCM_OP_GET_DEFAULT_CACHE);
+    }
+    r = kcm_exchange(kcm, caller, &b);
+    take_defaults(&b, caller, defaults);
+    if (r == 0)
+        r = kcm_reply_status(&b, n);
+    if (r != 0 || !offset)
+        return r;
+    /* What exists keeps its offset if INITIALIZE is refused. */
+    return defaults != NULL ? kcm_reply_status(&b, n + 1)
+                            : kcm_set_offset(kcm, caller, name, kdc_offset);
 }
 
 bool
@@ -109,14 +151,22 @@ kcm_store(struct kcm *kcm, const struct caller *caller, const char *name,
 }
 
 int
-kcm_destroy(struct kcm *kcm, const struct caller *caller, const char *name)
+kcm_destroy(struct kcm *kcm, const struct caller *caller, const char *name,
+            struct kcm_defaults *defaults)
 {
     int r = KCM_BUSY;
     /* Heimdal refuses while a renewal is queued; asking again helps. */
     for (int i = 0; i < DESTROY_TRIES && r == KCM_BUSY; i++) {
         _cleanup_(batch_free) struct batch b = {0};
+        ask_before(&b, defaults);
+        unsigned n = b.count;
         batch_add_named(&b, KCM_OP_DESTROY, name);
-        r = kcm_call(kcm, caller, &b);
+        if (defaults != NULL)
+            batch_add(&b, KCM_OP_GET_DEFAULT_CACHE);
+        r = kcm_exchange(kcm, caller, &b);
+        take_defaults(&b, caller, defaults);
+        if (r == 0)
+            r = kcm_reply_status(&b, n);
     }
     return r;
 }
@@ -143,7 +193,7 @@ kcm_move(struct kcm *kcm, const struct caller *caller, const char *from,
         __atomic_store_n(&kcm->move, SUPPORT_NO, __ATOMIC_RELAXED);
     /* The content has moved; what was there before could not be destroyed
      * under its other name yet. */
-    return r == KCM_BUSY ? kcm_destroy(kcm, caller, from) : r;
+    return r == KCM_BUSY ? kcm_destroy(kcm, caller, from, NULL) : r;
 }
 
 bool
@@ -183,7 +233,7 @@ kcm_fill(struct kcm *kcm, const struct caller *caller, const char *name,
          const struct kcm_content *content)
 {
     int r = kcm_initialize(kcm, caller, name, content->principal,
-                           content->kdc_offset);
+                           content->kdc_offset, NULL);
     if (r == 0)
         r = kcm_store(kcm, caller, name, content->creds, content->count, NULL);
     return r;

@@ -447,13 +447,19 @@ same_meta(const struct kcm_snapshot *a, const struct kcm_snapshot *b)
                   a->principal->len) == 0;
 }
 
+static bool
+is_sssd(const struct kcm *kcm)
+{
+    return __atomic_load_n(&kcm->peer, __ATOMIC_RELAXED) == PEER_SSSD;
+}
+
 /* Is the list of UUIDs enough to ask for now?  On sssd, where each request
  * costs: of what is not known, or was asked for in full a moment ago. */
 static bool
 is_list_enough(const struct kcm *kcm, const struct kcm_known *known)
 {
     const struct kcm_snapshot *old = known->snapshot;
-    if (__atomic_load_n(&kcm->peer, __ATOMIC_RELAXED) != PEER_SSSD)
+    if (!is_sssd(kcm))
         return false;
     return old == NULL ||
            (old->count > 0 && now_ms() - known->meta_ms < META_MS);
@@ -466,7 +472,8 @@ kcm_fetch_as_is(struct kcm *kcm, const struct caller *caller, const char *name,
     int r = kcm_know_peer(kcm, caller);
     if (r < 0)
         return r;
-    struct kcm_snapshot *old = known->snapshot, *fresh = NULL;
+    struct kcm_snapshot *old = known->snapshot;
+    _cleanup_(kcm_snapshot_unrefp) struct kcm_snapshot *fresh = NULL;
     _cleanup_(kcm_snapshot_unrefp) struct kcm_snapshot *meta = NULL;
     _cleanup_(batch_free) struct batch b = {0};
     batch_add_named(&b, KCM_OP_GET_CRED_UUID_LIST, name);
@@ -475,26 +482,33 @@ kcm_fetch_as_is(struct kcm *kcm, const struct caller *caller, const char *name,
         if (meta == NULL)
             return -ENOMEM;
         add_meta(&b, name);
+        if ((old == NULL || old->count == 0) && !is_sssd(kcm))
+            batch_add_named(&b, KCM_OP_GET_CRED_UUID_LIST, name);
     }
     r = kcm_exchange(kcm, caller, &b);
-    struct data uuids;
+    struct data uuids, again = {NULL, 1};
     if (r == 0)
         r = take_uuids(&b, 0, &uuids);
     if (r == 0 && meta != NULL)
         r = take_meta(kcm, &b, 1, meta);
+    if (r == 0 && b.count > 3)
+        r = take_uuids(&b, 3, &again);
     if (r != 0)
         return r;
     bool unchanged = old != NULL && same_uuids(old, uuids) &&
                      (meta == NULL || same_meta(meta, old));
-    if (!unchanged)
+    bool has_meta = meta != NULL;
+    if (!unchanged && uuids.len == 0 && again.len == 0)
+        fresh = take(meta); /* empty before and after that was read */
+    else if (!unchanged)
         r = fetch_changed(kcm, caller, name, uuids, old, meta, &fresh);
     if (r != 0)
         return r;
-    if (meta != NULL || old == NULL)
+    if (has_meta || old == NULL)
         known->meta_ms = now_ms();
     if (fresh != NULL) {
         kcm_snapshot_unref(old);
-        known->snapshot = fresh;
+        known->snapshot = take(fresh);
     }
     return 0;
 }

@@ -141,10 +141,20 @@ struct kcm_content {
     size_t count;
 };
 
-/* Make the cache, or empty it, with that principal and KDC offset. */
+/* The default cache right before and right after a change, which asks in the
+ * same exchange.  Names for free(); NULL: not known. */
+struct kcm_defaults {
+    char *before, *after;
+};
+
+/*
+ * Make the cache, or empty it, with that principal and KDC offset.  defaults
+ * (else NULL) is for a cache that is not there yet: all is one exchange then;
+ * its before is only asked for if it is NULL.
+ */
 int kcm_initialize(struct kcm *kcm, const struct caller *caller,
-                   const char *name, struct data principal,
-                   int32_t kdc_offset);
+                   const char *name, struct data principal, int32_t kdc_offset,
+                   struct kcm_defaults *defaults);
 /* Add credentials, in order.  *stored_out (may be NULL) of them arrived. */
 int kcm_store(struct kcm *kcm, const struct caller *caller, const char *name,
               const struct data *creds, size_t count, size_t *stored_out);
@@ -177,8 +187,9 @@ int kcm_can_move(struct kcm *kcm, const struct caller *caller,
 /* The live credentials of a snapshot as content; *creds is for free(). */
 int kcm_content_of(const struct kcm_snapshot *s, struct kcm_content *content,
                    struct data **creds);
-int kcm_destroy(struct kcm *kcm, const struct caller *caller,
-                const char *name);
+/* defaults as above, or NULL. */
+int kcm_destroy(struct kcm *kcm, const struct caller *caller, const char *name,
+                struct kcm_defaults *defaults);
 int kcm_set_default(struct kcm *kcm, const struct caller *caller,
                     const char *name);
 /* The KDC offset of an existing cache. */
@@ -248,6 +259,9 @@ int kcm_exchange(struct kcm *kcm, const struct caller *caller,
                  struct batch *b);
 /* The status of the nth reply of b: 0, -EIO or a status. */
 int kcm_reply_status(const struct batch *b, unsigned n);
+/* The nth reply of b, which answers GET_DEFAULT_CACHE, as a name of the uid's
+ * for free(); NULL: it is none. */
+char *kcm_reply_default(const struct batch *b, unsigned n, uid_t uid);
 /* Learn what daemon it is, if that is not known yet. */
 int kcm_know_peer(struct kcm *kcm, const struct caller *caller);
 /* Names that kcm_replace() uses while it works begin so, behind "uid:". */

@@ -124,7 +124,7 @@ put_back(struct kcm *kcm, const struct caller *caller, struct pending *p)
         p->only_if_gone = false; /* it may be there in part from now on */
     }
     if (!p->had_content) {
-        int r = kcm_destroy(kcm, caller, p->target);
+        int r = kcm_destroy(kcm, caller, p->target, NULL);
         return r == KCM_NOT_FOUND ? 0 : r;
     }
     _cleanup_(freep) struct data *creds = calloc(p->count + 1, sizeof(*creds));
@@ -150,7 +150,7 @@ settle(struct kcm *kcm, const struct caller *caller, struct pending *p)
 {
     int r = put_back(kcm, caller, p);
     if (r == 0 && p->work[0] != '\0') {
-        r = kcm_destroy(kcm, caller, p->work);
+        r = kcm_destroy(kcm, caller, p->work, NULL);
         if (r == KCM_NOT_FOUND)
             r = 0;
     }
@@ -343,7 +343,7 @@ recover_leftover(struct kcm *kcm, const struct caller *caller,
     if (r < 0)
         return r;
     if (r == 0 || r == KCM_NOT_FOUND)
-        r = kcm_destroy(kcm, caller, work);
+        r = kcm_destroy(kcm, caller, work, NULL);
     return r < 0 ? r : 0;
 }
 

@@ -93,7 +93,7 @@ replace_in_place(struct kcm *kcm, const struct caller *caller,
     }
     int r = kcm_fill(kcm, caller, name, content);
     if (r == 0 && before != NULL)
-        r = kcm_destroy(kcm, caller, work);
+        r = kcm_destroy(kcm, caller, work, NULL);
     if (r == KCM_NOT_FOUND && before != NULL)
         r = 0;
     if (r != 0)

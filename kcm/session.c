@@ -269,6 +269,16 @@ name_of_reply(struct reply reply)
     return r.bad ? NULL : strndup((const char *)d.p, d.len);
 }
 
+char *
+kcm_reply_default(const struct batch *b, unsigned n, uid_t uid)
+{
+    char *name =
+        kcm_reply_status(b, n) == 0 ? name_of_reply(batch_reply(b, n)) : NULL;
+    if (name != NULL && !kcm_is_visible(name, uid))
+        free(take(name));
+    return name;
+}
+
 static const char *
 find_known(const struct kcm_listing *known, const uint8_t *uuid)
 {

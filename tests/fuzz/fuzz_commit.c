@@ -323,7 +323,7 @@ change(struct reader *in, uint8_t operation, unsigned n, struct model *want,
     case 0:
         return store(in, name, want);
     case 1:
-        r = kcm_destroy(kcm, &caller, name);
+        r = kcm_destroy(kcm, &caller, name, NULL);
         model_clear(want);
         return r;
     case 2:
@@ -337,7 +337,7 @@ change(struct reader *in, uint8_t operation, unsigned n, struct model *want,
     case 3:
         sample_principal(&w, some_principal(read_u8(in)));
         model_start(want, writer_data(&w), read_u8(in) & 1 ? 7 : 0);
-        r = kcm_initialize(kcm, &caller, name, writer_data(&w), want->offset);
+        r = kcm_initialize(kcm, &caller, name, writer_data(&w), want->offset, NULL);
         writer_free(&w);
         return r;
     case 4:

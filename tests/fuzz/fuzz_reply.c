@@ -187,7 +187,7 @@ run(struct kcm *kcm, const struct caller *caller, uint8_t operation)
         assert((r == 0) == (name != NULL));
         break;
     case 6:
-        return kcm_destroy(kcm, caller, "1:a");
+        return kcm_destroy(kcm, caller, "1:a", NULL);
     default:
         return kcm_store(kcm, caller, "1:a",
                          &(struct data){(const uint8_t *)"x", 1}, 1, NULL);

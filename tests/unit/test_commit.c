@@ -190,7 +190,7 @@ do_initialize(const struct kcm_snapshot *old)
     struct writer w = {0};
     (void)old;
     sample_principal(&w, "carol@EX.ORG");
-    int r = kcm_initialize(kcm, &caller, name_a, writer_data(&w), 0);
+    int r = kcm_initialize(kcm, &caller, name_a, writer_data(&w), 0, NULL);
     writer_free(&w);
     return r;
 }
@@ -246,7 +246,7 @@ static int
 do_destroy(const struct kcm_snapshot *old)
 {
     (void)old;
-    return kcm_destroy(kcm, &caller, name_a);
+    return kcm_destroy(kcm, &caller, name_a, NULL);
 }
 
 static int
@@ -424,7 +424,7 @@ START_TEST(destroy_busy)
     rule.always = _i == 1;
     peer_rule_set(&peer, 0, rule);
     kcm_start(kcm, &caller);
-    int r = kcm_destroy(kcm, &caller, name_a);
+    int r = kcm_destroy(kcm, &caller, name_a, NULL);
     ck_assert_int_eq(r, _i == 1 ? KCM_BUSY : 0);
     finish();
 }

@@ -306,18 +306,19 @@ START_TEST(lied_to_later)
 }
 END_TEST
 
-/* The second list: of odd length, or always another one. */
+/* A later list: of odd length, or another one, once or always. */
 START_TEST(lists_change)
 {
     uint8_t body[33] = {0};
     initialize("alice@EX.ORG");
     for (uint32_t n = 1; n <= 6; n++)
         store(n);
-    struct rule rule = RULE(KCM_OP_GET_CRED_UUID_LIST, 2, BODY, 0);
-    rule.body = (struct data){body, _i == 0 ? 33 : 32};
+    struct rule rule =
+        RULE(KCM_OP_GET_CRED_UUID_LIST, _i == 3 ? 2 : 3, BODY, 0);
+    rule.body = (struct data){body, _i == 0 || _i == 3 ? 33 : 32};
     rule.always = _i == 2;
     peer_rule_set(&peer, 0, rule);
-    static const int results[] = {-EIO, 0, -EAGAIN};
+    static const int results[] = {-EIO, 0, -EAGAIN, -EIO};
     int r = fetch();
     ck_assert(r == results[_i] || (_i == 2 && r == -EIO));
     peer_rules_clear(&peer);
@@ -476,7 +477,7 @@ main(void)
     tcase_add_loop_test(t, many_credentials, 0, 2);
     tcase_add_loop_test(t, lied_to, 0, LIES);
     tcase_add_loop_test(t, lied_to_later, 0, LIES);
-    tcase_add_loop_test(t, lists_change, 0, 3);
+    tcase_add_loop_test(t, lists_change, 0, 4);
     tcase_add_loop_test(t, destroyed_meanwhile, 0, 3);
     tcase_add_loop_test(t, garbage, 0, 3);
     tcase_add_loop_test(t, refused_one, 0, 4);
