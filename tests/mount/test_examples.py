@@ -2,7 +2,7 @@
 import os
 import re
 
-from harness import test
+from harness import REPO, test
 from stranger import EXAMPLES, MOUNT, Host
 from util import check, eq, has, lacks, run
 
@@ -19,6 +19,11 @@ def host_with_tickets(t):
     return host, u
 
 
+def readme():
+    with open(os.path.join(REPO, "README.md")) as f:
+        return f.read()
+
+
 def java(host, u, *words):
     return host.sh(" ".join((
         "java -Xshare:auto -XX:TieredStopAtLevel=1 -Xmx64m",
@@ -30,6 +35,15 @@ def java_takes_the_ticket(t):
     host, u = host_with_tickets(t)
     r = java(host, u, "-Djava.security.auth.login.config="
              "$EXAMPLES/java/jaas.conf", "$EXAMPLES/java/WhoAmI.java")
+    eq((r.code, r.out.strip()), (0, u.principal), str(r))
+    # as Hadoop has it in its own entry: KRB5CCNAME, FILE: and all
+    with open(os.path.join(EXAMPLES, "java/jaas.conf")) as f:
+        text = f.read().replace('"/run', '"FILE:/run')
+    path = os.path.join(t.dir, "hadoop.conf")
+    with open(path, "w") as f:
+        f.write(text.replace("doNotPrompt", "renewTGT=true doNotPrompt"))
+    r = java(host, u, "-Djava.security.auth.login.config=" + path,
+             "$EXAMPLES/java/WhoAmI.java")
     eq((r.code, r.out.strip()), (0, u.principal), str(r))
     # and what the README says of the error
     host.sh("kdestroy -q -c KCM:", user=u)
@@ -49,6 +63,9 @@ def go_reads_the_cache(t):
     out = host.sh(program, user=u).out
     eq(out.splitlines()[0], u.principal)
     has(out, "svc0/host.example.com")
+    # the README's warning about FILE:
+    r = host.sh(program + " FILE:%s/default/cache" % MOUNT, user=u, code=1)
+    has(r.err, "no such file or directory")
 
 
 @test("kcmd", "sssd")
@@ -62,7 +79,7 @@ def python_programs(t):
     # the README's warning about FILE:
     r = host.sh(script, user=u, code=None,
                 env={"KRB5CCNAME": "FILE:" + bare["KRB5CCNAME"]})
-    check(r.code != 0 and "No such file" in r.err, str(r))
+    check(r.code != 0 and "No such file or directory" in r.err, str(r))
     out = host.sh('"$EXAMPLES/python/expiring.py" 10', user=u).out
     check(re.search(r"^%s +KCM:%d\S* (59\d|600) min$" % (
         re.escape(u.principal), u.uid), out, re.M), out)
@@ -91,10 +108,13 @@ def cron_with_a_keytab(t):
         out = host.sh('"$EXAMPLES/cron/job.sh" klist', user=u, env=job).out
         has(out, u.principal)
     has(host.sh("klist KCM:%d:cron" % u.uid, user=u).out, u.principal)
-    # the line of the README
-    out = host.sh("k5start -q -f %s -U -k FILE:%s/by-name/%d.cron/cache"
-                  " -- klist" % (u.keytab, MOUNT, u.uid), user=u).out
-    has(out, u.principal)
+    # the line of the README, from nothing and again
+    host.sh("kdestroy -q -c KCM:%d:cron" % u.uid, user=u)
+    line = re.search(r"`(mkdir -p [^`]* && k5start [^`]*)`", readme()).group(1)
+    line = line.replace("1000.cron", "%d.cron" % u.uid).replace(
+        "KEYTAB", u.keytab).replace("COMMAND", "klist")
+    for _ in range(2):
+        has(host.sh(line, user=u).out, u.principal)
     text = open(os.path.join(EXAMPLES, "cron/crontab")).read()
     check(re.search(r"^7 \* \* \* \* \S+job\.sh ", text, re.M), text)
 
@@ -112,6 +132,21 @@ def systemd_units(t):
     text = open(units[1]).read()
     exec_start = re.search(r"^ExecStart=(.*)$", text, re.M).group(1)
     eq(host.sh(exec_start, user=u).out, u.principal + "\n")
+
+
+@test("kcmd", "heimdal")
+def as_toolbox_sees_the_host(t):
+    """Its containers have the host's / at /run/host, and a /run of theirs."""
+    host, u = host_with_tickets(t)
+    path = re.search(r"^\| toolbox.*?`KRB5CCNAME=(\S+)`", readme(),
+                     re.M).group(1)
+    out = host.sh("bwrap --unshare-user --ro-bind /usr /usr --dev /dev "
+                  "--symlink usr/lib /lib --symlink usr/lib64 /lib64 "
+                  "--proc /proc --tmpfs /run --bind / /run/host "
+                  "--ro-bind \"$KRB5_CONFIG\" /etc/krb5.conf "
+                  "--unsetenv KRB5_CONFIG --setenv KRB5CCNAME %s "
+                  "/usr/bin/klist" % path, user=u).out
+    has(out, u.principal)
 
 
 @test("kcmd", "sssd")
