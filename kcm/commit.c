@@ -123,14 +123,12 @@ kcm_tell_kcmd(struct kcm *kcm, const struct caller *caller, const char *name)
     return 0;
 }
 
-int
-kcm_store(struct kcm *kcm, const struct caller *caller, const char *name,
-          const struct data *creds, size_t count, size_t *stored_out)
+/* All at once: when one is refused, those behind it may have arrived. */
+static int
+store_all(struct kcm *kcm, const struct caller *caller, const char *name,
+          const struct data *creds, size_t count)
 {
-    size_t stored = 0;
     _cleanup_(batch_free) struct batch b = {0};
-    if (stored_out != NULL)
-        *stored_out = 0;
     for (size_t i = 0; i < count; i++) {
         if (creds[i].len > KCM_REQUEST_MAX_HEIMDAL / 2) {
             int r = kcm_tell_kcmd(kcm, caller, name);
@@ -143,11 +141,26 @@ kcm_store(struct kcm *kcm, const struct caller *caller, const char *name,
         write_data(&b.out, creds[i]);
     }
     int r = count > 0 ? kcm_exchange(kcm, caller, &b) : 0;
-    while (stored < b.answered && kcm_reply_status(&b, stored) == 0)
-        stored++;
+    for (size_t i = 0; r == 0 && i < count; i++)
+        r = kcm_reply_status(&b, i);
+    return r;
+}
+
+/* Each waits for the one before: where that is refused (for a quota, which a
+ * smaller one would not reach), no other may be there either. */
+int
+kcm_store(struct kcm *kcm, const struct caller *caller, const char *name,
+          const struct data *creds, size_t count, size_t *stored_out)
+{
+    size_t stored = 0;
+    int r = 0;
+    while (r == 0 && stored < count) {
+        r = store_all(kcm, caller, name, creds + stored, 1);
+        stored += r == 0;
+    }
     if (stored_out != NULL)
         *stored_out = stored;
-    return r == 0 && stored < count ? kcm_reply_status(&b, stored) : r;
+    return r;
 }
 
 int
@@ -235,7 +248,7 @@ kcm_fill(struct kcm *kcm, const struct caller *caller, const char *name,
     int r = kcm_initialize(kcm, caller, name, content->principal,
                            content->kdc_offset, NULL);
     if (r == 0)
-        r = kcm_store(kcm, caller, name, content->creds, content->count, NULL);
+        r = store_all(kcm, caller, name, content->creds, content->count);
     return r;
 }
 
@@ -467,6 +480,23 @@ edit_each(struct kcm *kcm, const struct caller *caller, const char *name,
     return r;
 }
 
+/* Store all or none. */
+static int
+add_all(struct kcm *kcm, const struct caller *caller, const char *name,
+        const struct kcm_snapshot *old, const struct data *creds, size_t count)
+{
+    struct kcm_content before;
+    _cleanup_(freep) struct data *live = NULL;
+    size_t stored = 0;
+    int r = kcm_content_of(old, &before, &live);
+    if (r == 0)
+        r = kcm_store(kcm, caller, name, creds, count, &stored);
+    if (r != 0 && stored > 0)
+        kcm_give_up(kcm, caller,
+                    &(struct kcm_undo){.target = name, .before = &before});
+    return r;
+}
+
 int
 kcm_edit(struct kcm *kcm, const struct caller *caller, const char *name,
          const struct kcm_snapshot *old, const bool *remove,
@@ -478,7 +508,7 @@ kcm_edit(struct kcm *kcm, const struct caller *caller, const char *name,
     for (size_t i = 0; i < old->count; i++)
         any |= remove[i];
     if (!any)
-        return kcm_store(kcm, caller, name, creds, count, NULL);
+        return add_all(kcm, caller, name, old, creds, count);
     int r = edit_each(kcm, caller, name, old, remove, creds, count);
     if (r != KCM_UNSUPPORTED)
         return r;

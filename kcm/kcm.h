@@ -155,7 +155,8 @@ struct kcm_defaults {
 int kcm_initialize(struct kcm *kcm, const struct caller *caller,
                    const char *name, struct data principal, int32_t kdc_offset,
                    struct kcm_defaults *defaults);
-/* Add credentials, in order.  *stored_out (may be NULL) of them arrived. */
+/* Add credentials, in order, up to the first that is refused.  *stored_out
+ * (may be NULL) of them arrived. */
 int kcm_store(struct kcm *kcm, const struct caller *caller, const char *name,
               const struct data *creds, size_t count, size_t *stored_out);
 

@@ -47,10 +47,12 @@ start_kcm(void)
     ck_assert_int_eq(kcm_new(&config, &kcm), 0);
 }
 
+/* bytes: the quota, 0 for the usual one. */
 static void
-start(enum kind kind)
+start_with(enum kind kind, size_t bytes)
 {
-    struct kcm_server_limits limits = {.no_mit_extensions = kind == HEIMDAL};
+    struct kcm_server_limits limits = {.no_mit_extensions = kind == HEIMDAL,
+                                       .bytes_per_uid = bytes};
     log_open("test", LOG_LEVEL_ERROR, false);
     peer_start(&peer, &limits);
     be(kind);
@@ -59,6 +61,12 @@ start(enum kind kind)
     start_kcm();
     caller = (struct caller){.uid = geteuid(), .gid = getegid()};
     caller.wake = wake_mine();
+}
+
+static void
+start(enum kind kind)
+{
+    start_with(kind, 0);
 }
 
 static void
@@ -416,6 +424,62 @@ START_TEST(too_large)
 }
 END_TEST
 
+/* Three at once, of which the daemon refuses the second for its quota: the
+ * third, for which there would be room, is not there without it. */
+enum refused {
+    STORED,         /* kcm_store(): the first is there */
+    EDITED,         /* kcm_edit() that only adds: none is */
+    EDITED_AND_CUT, /* one that also removes: none is */
+    REFUSALS
+};
+
+START_TEST(second_is_refused)
+{
+    static const bool none[5], third[5] = {false, false, true};
+    enum refused what = (enum refused)(_i % REFUSALS);
+    struct writer w[3] = {{0}}, before = {0}, now = {0};
+    struct data d[3];
+    char ticket[20000];
+    size_t stored = 0;
+    start_with((enum kind)(_i / REFUSALS), 20000);
+    reset();
+    memset(ticket, 'x', sizeof(ticket) - 1);
+    ticket[sizeof(ticket) - 1] = '\0';
+    for (unsigned i = 0; i < 3; i++) {
+        sample_cred(&w[i], &(struct sample){.flags = 40 + i,
+                                            .ticket = i == 1 ? ticket : NULL});
+        d[i] = writer_data(&w[i]);
+    }
+    struct kcm_snapshot *old = fetch(name_a);
+    dump(&before);
+    kcm_start(kcm, &caller);
+    int r = what == STORED ? kcm_store(kcm, &caller, name_a, d, 3, &stored)
+                           : kcm_edit(kcm, &caller, name_a, old,
+                                      what == EDITED ? none : third, d, 3);
+    ck_assert_int_gt(r, 0);
+    if (what == STORED) {
+        ck_assert_uint_eq(stored, 1);
+        model(KCM_OP_STORE, name_a, &w[0], NULL); /* no second time */
+        kcm_snapshot_unref(old);
+        old = fetch(name_a);
+        ck_assert_uint_eq(old->count, 6);
+        for (size_t i = 0; i < old->count; i++)
+            ck_assert(!data_equal((struct data){old->creds[i].bytes->bytes,
+                                                old->creds[i].bytes->len},
+                                  d[2]));
+    } else {
+        dump(&now);
+        ck_assert(data_equal(writer_data(&now), writer_data(&before)));
+    }
+    kcm_snapshot_unref(old);
+    for (unsigned i = 0; i < 3; i++)
+        writer_free(&w[i]);
+    writer_free(&before);
+    writer_free(&now);
+    finish();
+}
+END_TEST
+
 START_TEST(destroy_busy)
 {
     start(MIT);
@@ -439,6 +503,7 @@ main(void)
     tcase_add_loop_test(t, all_goes_wrong_once, 0, CHANGES * KINDS);
     tcase_add_test(t, dies_and_comes_back);
     tcase_add_loop_test(t, too_large, 0, KINDS);
+    tcase_add_loop_test(t, second_is_refused, 0, REFUSALS * KINDS);
     tcase_add_loop_test(t, destroy_busy, 0, 2);
     suite_add_tcase(s, t);
     SRunner *runner = srunner_create(s);
