@@ -156,6 +156,35 @@ def paths_in_the_texts_exist(t):
                             text_of("Makefile"), re.M), target)
 
 
+def sources():
+    """{path: text} of the programs."""
+    return {path: text_of(path) for path in (
+        os.path.join(d, n) for d in ("fs", "kcm")
+        for n in os.listdir(os.path.join(REPO, d))) if path[-2:] in (".c",
+                                                                     ".h")}
+
+
+@test("none")
+def design_is_true_to_the_code(t):
+    """Files exist, functions are in the files named beside them, and every
+    other name occurs."""
+    text, code = text_of("examples/DESIGN.md"), sources()
+    for path in re.findall(r"\b(?:fs|kcm|tests|examples)/[\w/-]+\.\w+", text):
+        check(os.path.exists(os.path.join(REPO, path)), path)
+    path = re.search(r"^## The main path.*?\n\n(.*?)\n\n", text,
+                     re.M | re.S).group(1)
+    pairs = [(n, f) for n, f in re.findall(
+        r"(\w+(?:, \w+)*)\s+((?:fs|kcm)/\w+\.c(?:, kcm/\w+\.c)*)", path)]
+    check(len(pairs) >= 8, "the main path: %r", pairs)
+    for names, files in pairs:
+        for name in names.split(", "):
+            check(any(re.search(r"^%s\(" % name, code[f], re.M)
+                      for f in files.split(", ")), "%s in %s", name, files)
+    everything = "\n".join(code.values())
+    for name in re.findall(r"`(?:[a-z]+->)?([a-z_]+)(?:\(\))?`", text):
+        check(re.search(r"%s\b" % name, everything), name)
+
+
 # ------------------------------------------------------------ manual pages
 
 @test("none")
