@@ -260,6 +260,9 @@ int status_text(struct fs *fs, const struct caller *caller, struct blob **out);
 size_t status_cache_limit(const struct fs *fs);
 /* With -o audit: who opened h. */
 void status_audit(const struct fs *fs, const struct handle *h);
+/* With -o audit: who changed c without opening it ("destroys"). */
+void status_audit_change(const struct fs *fs, const struct caller *caller,
+                         const char *does, const struct content *c);
 
 /* --- handle.c: open files and directories -------------------------------- */
 

@@ -66,8 +66,21 @@ unlink_cache(struct request *r, struct node *n)
         return 0;
     }
     int result = change_destroy(c, &r->caller);
+    if (result != 0)
+        return result;
+    status_audit_change(r->fs, &r->caller, "destroys", c);
+    reserve(c, RESERVED_MS);
+    return 0;
+}
+
+static int
+unlink_ticket(struct request *r, struct node *n)
+{
+    int result = change_remove_ticket(n->content, &r->caller,
+                                      n->kind == NODE_CONFIG_VALUE, n->name);
     if (result == 0)
-        reserve(c, RESERVED_MS);
+        status_audit_change(r->fs, &r->caller, "removes an entry of",
+                            n->content);
     return result;
 }
 
@@ -82,8 +95,7 @@ unlink_node(struct request *r, struct node *n)
         return 0;
     case NODE_TICKET:
     case NODE_CONFIG_VALUE:
-        return change_remove_ticket(n->content, &r->caller,
-                                    n->kind == NODE_CONFIG_VALUE, n->name);
+        return unlink_ticket(r, n);
     case NODE_TEXT_PRINCIPAL:
     case NODE_TEXT_NAME:
     case NODE_TEXT_INFO:
@@ -123,6 +135,8 @@ remove_cache_dir(struct request *r, struct node *n)
 {
     struct content *c = n->content;
     int result = change_destroy(c, &r->caller);
+    if (result == 0)
+        status_audit_change(r->fs, &r->caller, "destroys", c);
     scratch_unborn_drop(c);
     pthread_mutex_lock(&r->fs->lock);
     bool reserved = c->reserved_by_mkdir || c->reserved_until > 0;
@@ -266,9 +280,11 @@ rename_over_cache(struct request *r, struct node *n, struct content *c,
         return 0;
     }
     result = change_replace(c, &r->caller, bytes, n);
-    if (result == 0)
-        scratch_unborn_drop(c);
-    return result;
+    if (result != 0)
+        return result;
+    status_audit_change(r->fs, &r->caller, "replaces", c);
+    scratch_unborn_drop(c);
+    return 0;
 }
 
 static int
@@ -325,6 +341,8 @@ rename_cache(struct request *r, struct node *n, struct node *dir,
         return -EACCES; /* a cache is no scratch file */
     result = change_move(from, to, &r->caller);
     if (result == 0 && to != from) {
+        status_audit_change(r->fs, &r->caller, "moves", from);
+        status_audit_change(r->fs, &r->caller, "replaces", to);
         scratch_unborn_drop(to);
         reserve(from, RESERVED_MS);
     }

@@ -43,7 +43,7 @@ static const struct option_row table[] = {
     {ALLOW_ROOT, 0, NULL, "allow_root", NULL,
      "let in only root and the one who mounts"},
     {AUDIT, 0, NULL, "audit", NULL,
-     "log who opens which cache, for reading or writing"},
+     "log who opens or changes which cache"},
 
     {PASS, 0, NULL, "auto_unmount sync async dirsync atime noatime "
      "context= fscontext= defcontext= rootcontext=", NULL, NULL},

@@ -222,6 +222,24 @@ program_of(pid_t pid, char *out, size_t size)
         snprintf(out, size, "?");
 }
 
+/* "audit: pid 7 (klist) opens cache 1000 for reading" */
+static void
+audit(const struct caller *caller, const char *does, const char *cache,
+      const char *rest, bool writes)
+{
+    char program[32], pid[16];
+    program_of(caller->pid, program, sizeof(program));
+    snprintf(pid, sizeof(pid), "%d", (int)caller->pid);
+    const struct log_field fields[] = {
+        {"KCMFS_CACHE", cache},
+        {"KCMFS_ACCESS", writes ? "write" : "read"},
+        {"KCMFS_PID", pid},
+        {"KCMFS_PROGRAM", program},
+    };
+    log_event(LOG_LEVEL_INFO, fields, 4, "audit: pid %s (%s) %s cache %s%s",
+              pid, program, does, cache, rest);
+}
+
 void
 status_audit(const struct fs *fs, const struct handle *h)
 {
@@ -229,19 +247,20 @@ status_audit(const struct fs *fs, const struct handle *h)
     if (!fs->config.audit || n->content == NULL ||
         (n->kind != NODE_CACHE && n->kind != NODE_TICKET))
         return;
-    char program[32], pid[16];
     bool writes = (h->flags & O_ACCMODE) != O_RDONLY;
-    program_of(h->caller.pid, program, sizeof(program));
-    snprintf(pid, sizeof(pid), "%d", (int)h->caller.pid);
-    const struct log_field fields[] = {
-        {"KCMFS_CACHE", n->content->name},
-        {"KCMFS_ACCESS", writes ? "write" : "read"},
-        {"KCMFS_PID", pid},
-        {"KCMFS_PROGRAM", program},
-    };
-    log_event(LOG_LEVEL_INFO, fields, 4,
-              "audit: pid %s (%s) opens cache %s%s%s for %s", pid, program,
-              n->content->name, n->kind == NODE_TICKET ? " ticket " : "",
-              n->kind == NODE_TICKET ? n->name : "",
-              writes ? "writing" : "reading");
+    const char *how = writes ? " for writing" : " for reading";
+    _cleanup_(freep) char *rest = NULL;
+    if (n->kind == NODE_TICKET &&
+        asprintf(&rest, " ticket %s%s", n->name, how) < 0)
+        rest = NULL;
+    audit(&h->caller, "opens", n->content->name, rest != NULL ? rest : how,
+          writes);
+}
+
+void
+status_audit_change(const struct fs *fs, const struct caller *caller,
+                    const char *does, const struct content *c)
+{
+    if (fs->config.audit)
+        audit(caller, does, c->name, "", true);
 }

@@ -34,9 +34,8 @@ run_operation(struct kcm_server *server, uid_t uid, unsigned opcode,
         return ENOMEM;
     int32_t code = op->run(&c);
     store_user_unlock(c.user);
-    log_context(uid, op->name);
-    log_debug("code %d", (int)code);
-    log_context_clear();
+    /* An embedded one works for a request that has its own log context. */
+    log_debug("uid %u %s: code %d", (unsigned)uid, op->name, (int)code);
     return code;
 }
 

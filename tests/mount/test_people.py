@@ -519,6 +519,28 @@ def a_name_forges_no_field(t):
     has(e["KCMFS_PROGRAM"], "\\x0a")
 
 
+@test(*ALL)
+def the_access_log_of_changes(t):
+    """Also those made without an open of the cache; whose they are."""
+    m, u = t.mount("-o", "audit"), t.user()
+    cc = "FILE:%s/default/cache" % m
+    u.kinit(cc=cc)
+    u.kvno("svc0/host.example.com", cc=cc)
+    name = paths_of(t, m, u).name
+    tickets = m / "default/tickets"
+    u.run("sh", "-c", "rm %s/svc0*" % tickets)
+    u.run("kdestroy", "-q", "-c", cc)
+    lines = re.findall(
+        r"uid %d \w+: audit: pid \d+ \((\w+)\) (.*) cache (\S+)(.*)" % u.uid,
+        m.log_text())
+    eq({line[2] for line in lines}, {name})
+    found = {line[:2] + line[3:] for line in lines}
+    for line in (("kinit", "replaces", ""), ("kvno", "opens", " for writing"),
+                 ("rm", "removes an entry of", ""),
+                 ("kdestroy", "destroys", "")):
+        check(line in found, "no %r in %r", line, found)
+
+
 @test("kcmd", "sssd")
 def the_access_log(t):
     """-o audit; without it nobody's opens are logged."""
