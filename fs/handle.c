@@ -30,12 +30,17 @@ handle_new(struct fs *fs, struct node *n, const struct caller *caller,
 static void
 log_dropped(const struct handle *h)
 {
-    if (h->tail.len > 0 && !h->node->unlinked)
+    bool tail = h->tail.len > 0 && !h->node->unlinked;
+    if (!tail && !h->dirty)
+        return;
+    log_context(h->caller.uid, "release");
+    if (tail)
         log_info("%zu bytes behind the last whole entry of cache %s are "
                  "dropped",
                  h->tail.len, h->node->content->name);
     if (h->dirty)
         log_info("a file that is no cache is dropped");
+    log_context_clear();
 }
 
 void

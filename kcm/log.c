@@ -3,6 +3,7 @@
  */
 #include "log.h"
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <syslog.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LINE_MAX_BYTES 1024
@@ -25,6 +27,14 @@ static int journal = -1; /* a connected socket, or -1 */
 
 static _Thread_local unsigned context_uid;
 static _Thread_local const char *context_operation;
+
+/* Lines of each uid in the current minute: nobody may fill the log. */
+#define LINES_PER_MINUTE 100u
+static struct budget {
+    time_t minute;
+    unsigned lines;
+} budgets[64];
+static pthread_mutex_t budgets_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static const int priority[] = {LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG};
 
@@ -182,15 +192,40 @@ log_any(enum log_level level, const struct log_field *fields, size_t count,
     emit(level, line, fields, count);
 }
 
+/* Which one of its uid's this minute a line is; 0: it is nobody's, or for
+ * whoever debugs. */
+static unsigned
+line_number(enum log_level level)
+{
+    if (context_operation == NULL || log_threshold == LOG_LEVEL_DEBUG ||
+        level == LOG_LEVEL_ERROR)
+        return 0;
+    struct budget *b =
+        &budgets[context_uid % (sizeof(budgets) / sizeof(budgets[0]))];
+    time_t minute = time(NULL) / 60;
+    pthread_mutex_lock(&budgets_lock);
+    if (b->minute != minute)
+        *b = (struct budget){.minute = minute};
+    unsigned number = b->lines += b->lines <= LINES_PER_MINUTE;
+    pthread_mutex_unlock(&budgets_lock);
+    return number;
+}
+
 void
 log_line(enum log_level level, const char *format, ...)
 {
     if (level > log_threshold)
         return;
+    unsigned number = line_number(level);
+    if (number > LINES_PER_MINUTE)
+        return;
     va_list ap;
     va_start(ap, format);
     log_any(level, NULL, 0, format, ap);
     va_end(ap);
+    if (number == LINES_PER_MINUTE)
+        emit(LOG_LEVEL_WARN, "too many lines: no more in this minute", NULL,
+             0);
 }
 
 void

@@ -33,6 +33,8 @@ void log_open(const char *program, enum log_level level, bool to_syslog);
 void log_context(unsigned uid, const char *operation);
 void log_context_clear(void);
 
+/* Under a context, what is no error is left out beyond 100 lines a minute of a
+ * uid. */
 void log_line(enum log_level level, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
