@@ -9,17 +9,22 @@
 
 /* Accounts are atomic: a draft's lock is taken within fs->lock, never the
  * other way round, and draft_unref() may be called with either. */
+static bool
+charge(size_t *account, size_t limit, size_t bytes)
+{
+    size_t used = __atomic_load_n(account, __ATOMIC_RELAXED);
+    do {
+        if (bytes > limit - used)
+            return false;
+    } while (!__atomic_compare_exchange_n(account, &used, used + bytes, true,
+                                          __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+    return true;
+}
+
 int
 draft_charge(struct user *u, size_t bytes)
 {
-    size_t used = __atomic_load_n(&u->scratch_bytes, __ATOMIC_RELAXED);
-    do {
-        if (bytes > DRAFT_BYTES_PER_UID - used)
-            return -EDQUOT;
-    } while (!__atomic_compare_exchange_n(&u->scratch_bytes, &used,
-                                          used + bytes, true, __ATOMIC_RELAXED,
-                                          __ATOMIC_RELAXED));
-    return 0;
+    return charge(&u->scratch_bytes, DRAFT_BYTES_PER_UID, bytes) ? 0 : -EDQUOT;
 }
 
 void
@@ -132,13 +137,34 @@ draft_size(struct draft *d)
     return size;
 }
 
+/* Twenty handles may flush one large draft at once. */
 int
-draft_copy(struct draft *d, struct writer *out)
+draft_copy(struct draft *d, struct draft_copy *out)
 {
+    *out = (struct draft_copy){.user = d->user};
     pthread_mutex_lock(&d->lock);
-    write_data(out, writer_data(&d->bytes));
+    struct data bytes = writer_data(&d->bytes);
+    int r = 0;
+    if (!charge(&d->user->copied_bytes, COPIES_PER_UID, bytes.len))
+        r = -EAGAIN;
+    else if (!writer_reserve(&out->bytes, bytes.len))
+        r = -ENOMEM;
+    if (r == 0)
+        write_data(&out->bytes, bytes);
+    if (r == -ENOMEM)
+        __atomic_fetch_sub(&d->user->copied_bytes, bytes.len,
+                           __ATOMIC_RELAXED);
     pthread_mutex_unlock(&d->lock);
-    return out->failed ? -ENOMEM : 0;
+    return r;
+}
+
+void
+draft_copy_free(struct draft_copy *copy)
+{
+    if (copy->bytes.len > 0)
+        __atomic_fetch_sub(&copy->user->copied_bytes, copy->bytes.len,
+                           __ATOMIC_RELAXED);
+    writer_free(&copy->bytes);
 }
 
 struct draft *

@@ -305,6 +305,7 @@ struct user {
     unsigned requests; /* under way; atomic */
     unsigned scratch_count;
     size_t scratch_bytes;
+    size_t copied_bytes; /* of drafts, for commits under way */
     unsigned reserved;
     struct user_counts counts; /* for .kcmfs/status */
 };
@@ -427,6 +428,7 @@ void content_unlinked(struct content *c);
 #define DRAFTS_PER_UID      256u
 #define DRAFT_BYTES_PER_UID ((size_t)64 * 1024 * 1024)
 #define DRAFT_BYTES         ((size_t)32 * 1024 * 1024)
+#define COPIES_PER_UID      ((size_t)64 * 1024 * 1024)
 #define DRAFT_AGE_S         (15 * 60)
 
 struct draft {
@@ -446,8 +448,14 @@ int draft_truncate(struct draft *d, off_t size);
 size_t draft_size(struct draft *d);
 /* The draft of a node, with one reference, or NULL. */
 struct draft *draft_of(struct fs *fs, struct node *n);
-/* A copy of its bytes, while others may write to it. */
-int draft_copy(struct draft *d, struct writer *out);
+/* A copy of its bytes, while others may write to it: 0, or -EAGAIN where the
+ * uid has too many under way. */
+struct draft_copy {
+    struct writer bytes;
+    struct user *user;
+};
+int draft_copy(struct draft *d, struct draft_copy *out);
+void draft_copy_free(struct draft_copy *copy);
 /* The uid has so many bytes more, or less, in secret memory. */
 int draft_charge(struct user *u, size_t bytes); /* -EDQUOT */
 void draft_discharge(struct user *u, size_t bytes);
@@ -472,8 +480,8 @@ int scratch_unborn(struct content *c, struct node **out);
 void scratch_unborn_drop(struct content *c);
 /* The draft n becomes the file of c, which is no cache yet. */
 void scratch_to_unborn(struct node *n, struct content *c);
-/* Drop what nobody has touched for DRAFT_AGE_S. */
-void scratch_collect(struct user *u);
+/* Drop what nobody has touched for DRAFT_AGE_S, whoever's it is. */
+void scratch_collect(struct fs *fs);
 
 /* --- write.c: open files ------------------------------------------------ */
 

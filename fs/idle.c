@@ -19,6 +19,8 @@
 /* Looked at four times while something may be idle, but within these. */
 #define LOOK_MIN_MS 250
 #define LOOK_MAX_MS 5000
+/* For abandoned scratch files; the first at once. */
+#define COLLECT_MS 60000
 /* Put to sleep in one look, and inodes whose pages go at a time. */
 #define BATCH 64
 
@@ -148,9 +150,13 @@ run(void *arg)
 {
     struct housekeeper *h = arg;
     struct pollfd stop = {.fd = h->stop_fd, .events = POLLIN};
-    int64_t told = 0;
+    int64_t told = 0, collected = 0;
     while (poll(&stop, 1, look_ms(h)) == 0) {
         sweep(h);
+        if (now_ms() - collected >= COLLECT_MS) {
+            collected = now_ms();
+            scratch_collect(h->fs);
+        }
         /* Having come through the locks of all requests is the proof. */
         if (h->watchdog_ms > 0 && now_ms() - told >= h->watchdog_ms / 2) {
             told = now_ms();

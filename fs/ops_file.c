@@ -179,32 +179,37 @@ op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size,
 static int
 flush_scratch(struct node *n, const struct caller *caller, struct data bytes)
 {
-    int r = 0;
-    if (n->unlinked || n->content == NULL)
-        return 0;
-    if (n->parent == NODE_TICKETS)
-        r = change_store_file(n->content, caller, bytes);
-    else if (n->parent == NODE_CONFIG)
-        r = change_set_config(n->content, caller, n->name, bytes);
-    else
-        return 0;
+    int r = n->parent == NODE_TICKETS
+                ? change_store_file(n->content, caller, bytes)
+                : change_set_config(n->content, caller, n->name, bytes);
     if (r == 0)
         scratch_unlink(n->content->user->fs, n);
     return r;
+}
+
+/* What is written to it stays there. */
+static bool
+is_mere_scratch(const struct node *n)
+{
+    return n->kind == NODE_SCRATCH &&
+           (n->unlinked || n->content == NULL ||
+            (n->parent != NODE_TICKETS && n->parent != NODE_CONFIG));
 }
 
 static int
 flush_any(struct fs *fs, struct handle *h)
 {
     struct node *n = h->node;
-    _cleanup_(writer_free) struct writer copy = {0};
+    _cleanup_(draft_copy_free) struct draft_copy copy = {0};
     if (n->kind == NODE_CACHE)
         return change_flush(h);
+    if (is_mere_scratch(n))
+        h->dirty = false;
     if (!h->dirty)
         return 0;
     _cleanup_(draft_unrefp) struct draft *d = draft_to_write(fs, h);
     int r = d != NULL ? draft_copy(d, &copy) : -EBADF;
-    struct data bytes = writer_data(&copy);
+    struct data bytes = writer_data(&copy.bytes);
     if (r == 0 && n->kind == NODE_SCRATCH)
         r = flush_scratch(n, &h->caller, bytes);
     else if (r == 0 && n->kind == NODE_PRIMARY)

@@ -301,7 +301,7 @@ static int
 rename_draft(struct request *r, struct node *n, struct node *dir,
              const char *name)
 {
-    _cleanup_(writer_free) struct writer copy = {0};
+    _cleanup_(draft_copy_free) struct draft_copy copy = {0};
     _cleanup_(content_unrefp) struct content *c = NULL;
     pthread_mutex_lock(&r->fs->lock);
     _cleanup_(draft_unrefp) struct draft *d =
@@ -311,7 +311,7 @@ rename_draft(struct request *r, struct node *n, struct node *dir,
         strcmp(name, "default") == 0)
         return switch_default(r, n);
     int result = d != NULL ? draft_copy(d, &copy) : -EACCES;
-    struct data bytes = writer_data(&copy);
+    struct data bytes = writer_data(&copy.bytes);
     if (result == 0 && dir->kind == NODE_COLLECTION &&
         strcmp(name, "primary") == 0)
         return rename_over_primary(r, n, bytes);

@@ -44,7 +44,6 @@ scratch_create(struct fs *fs, struct node *dir, uid_t uid, const char *name,
     *out = NULL;
     if (u == NULL)
         return -ENOMEM;
-    scratch_collect(u);
     struct node *old = scratch_find(fs, dir, uid, name);
     if (old != NULL) {
         *out = old;
@@ -125,7 +124,6 @@ scratch_unborn(struct content *c, struct node **out)
 {
     struct fs *fs = c->user->fs;
     _cleanup_(draft_unrefp) struct draft *d = NULL;
-    scratch_collect(c->user);
     int r = draft_new(c->user, &d);
     if (r < 0)
         return r;
@@ -190,20 +188,26 @@ scratch_to_unborn(struct node *n, struct content *c)
     pthread_mutex_unlock(&fs->lock);
 }
 
-void
-scratch_collect(struct user *u)
+static bool
+any_draft_locked(const struct fs *fs)
 {
-    struct fs *fs = u->fs;
+    for (const struct user *u = fs->users; u != NULL; u = u->next)
+        if (__atomic_load_n(&u->scratch_count, __ATOMIC_RELAXED) > 0)
+            return true;
+    return false;
+}
+
+void
+scratch_collect(struct fs *fs)
+{
     time_t oldest = time(NULL) - DRAFT_AGE_S;
     pthread_mutex_lock(&fs->lock);
-    for (size_t i = 0; i < fs->buckets; i++) {
-        if (__atomic_load_n(&u->scratch_count, __ATOMIC_RELAXED) == 0)
-            break;
+    bool any = any_draft_locked(fs);
+    for (size_t i = 0; any && i < fs->buckets; i++) {
         struct node *next;
         for (struct node *n = fs->by_ino[i]; n != NULL; n = next) {
             next = n->next_ino;
-            if (n->uid != u->uid || !n->linked || n->opens > 0 ||
-                n->mtime.tv_sec > oldest)
+            if (!n->linked || n->opens > 0 || n->mtime.tv_sec > oldest)
                 continue;
             if (n->kind == NODE_CACHE)
                 unborn_drop_locked(n->content);

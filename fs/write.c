@@ -253,9 +253,9 @@ static int
 give_birth(struct handle *h, struct draft *d, bool at_flush)
 {
     _cleanup_(image_file_free) struct image_file f = {0};
-    _cleanup_(writer_free) struct writer copy = {0};
+    _cleanup_(draft_copy_free) struct draft_copy copy = {0};
     int r = draft_copy(d, &copy);
-    struct data bytes = writer_data(&copy);
+    struct data bytes = writer_data(&copy.bytes);
     bool old = bytes.len >= 2 && bytes.p[1] != 4;
     if (r != 0)
         return r;

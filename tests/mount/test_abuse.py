@@ -1,5 +1,6 @@
 """One user who takes what can be taken: the others go on working, what is
 refused is refused with a clear error, and memory stays bounded."""
+import dataclasses
 import errno
 import fcntl
 import os
@@ -16,13 +17,13 @@ MIB = 1 << 20
 CLEAR = (errno.EDQUOT, errno.EMFILE, errno.EAGAIN)
 
 
-def memory(m):
+def memory(m, what="VmRSS"):
     """Of the daemon, resident, in bytes."""
     with open("/proc/%d/status" % m.process.pid) as f:
         for line in f:
-            if line.startswith("VmRSS:"):
+            if line.startswith(what + ":"):
                 return int(line.split()[1]) * 1024
-    raise Failed("no VmRSS")
+    raise Failed("no " + what)
 
 
 def abuser_and_victim(t):
@@ -110,6 +111,56 @@ def scratch_without_end(t):
     works(m, b)
     grown = memory(m) - before
     check(grown < 160 * MIB, "scratch files cost %d bytes", grown)
+
+
+@test("kcmd")
+def many_commits_of_a_large_file(t):
+    """One file for tickets/, as large as may be, flushed through many
+    handles while the daemon does not answer: the copies have a bound."""
+    p = t.proxy()
+    m = t.mount("-o", "timeout=5", socket=p.socket)
+    a, b = abuser_and_victim(t)
+    works(m, b)
+    big = ccfile.Cache(ccfile.princ(a.principal), [dataclasses.replace(
+        ccfile.ticket(a.principal, "big%d@EXAMPLE.COM" % i, 1700000000 + i),
+        ticket=os.urandom(4 * MIB)) for i in range(3)]).bytes()
+    a.read(m / "default/cache")
+    path = m / "default/tickets/big"
+    fds = [a.call(os.open, path, os.O_CREAT | os.O_WRONLY)
+           for _ in range(40)]
+    p.may_abandon = True
+    p.hold_uid(a.uid)
+    answers = []
+
+    def commit(fd):
+        try:
+            # FLUSH: the kernel sends one FSYNC of a file at a time
+            os.close(os.dup(fd))
+            answers.append(0)
+        except OSError as e:
+            answers.append(e.errno)
+    threads = [threading.Thread(target=commit, args=(fd,)) for fd in fds]
+    try:
+        a.call(os.pwrite, fds[0], big, 0)
+        for fd in fds[1:]:
+            a.call(os.pwrite, fd, big[:1], 0)
+        before = memory(m)
+        with open("/proc/%d/clear_refs" % m.process.pid, "w") as f:
+            f.write("5")                # the most from here on
+        for each in threads:
+            each.start()
+        works(m, b)
+        for each in threads:
+            each.join()
+        eq(set(answers), {errno.EAGAIN, errno.ETIMEDOUT}, "what is answered")
+        grown = memory(m, "VmHWM") - before
+        check(grown < 200 * MIB, "%d commits cost %d bytes", len(fds), grown)
+    finally:
+        p.release()
+        a.call(os.unlink, path)         # or each close commits it again
+        for fd in fds:
+            os.close(fd)
+    works(m, b)
 
 
 @test("kcmd")
