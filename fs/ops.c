@@ -196,16 +196,23 @@ entry_timeout(const struct node *dir, const struct node *n)
     return dir->uid == EVERYBODY ? 0 : TIMEOUT_FILE;
 }
 
-void
-answer_entry(struct request *r, struct node *n)
+int
+describe_entry(struct request *r, struct node *n, struct fuse_entry_param *e)
 {
-    struct fuse_entry_param e = {
+    *e = (struct fuse_entry_param){
         .ino = n->ino,
         .generation = 1,
         .attr_timeout = attr_timeout(n),
         .entry_timeout = entry_timeout(r->node, n),
     };
-    int result = tree_attr(r->fs, n, &r->caller, false, &e.attr);
+    return tree_attr(r->fs, n, &r->caller, false, &e->attr);
+}
+
+void
+answer_entry(struct request *r, struct node *n)
+{
+    struct fuse_entry_param e;
+    int result = describe_entry(r, n, &e);
     if (result != 0) {
         node_unref(r->fs, n);
         answer_error(r, result);

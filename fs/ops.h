@@ -40,6 +40,9 @@ bool request_begin_handle(struct request *r, fuse_req_t req,
 /* Last thing before the reply: no interrupt reaches us from here on. */
 void request_end(struct request *r);
 
+/* n as an entry of r->node, for a reply. */
+int describe_entry(struct request *r, struct node *n,
+                   struct fuse_entry_param *e);
 void answer_error(struct request *r, int result); /* 0 too */
 /* Answer with n as the new or found entry; takes over the reference. */
 void answer_entry(struct request *r, struct node *n);

@@ -151,7 +151,7 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 {
     struct request r;
     struct node *n = NULL;
-    struct fuse_entry_param e = {.generation = 1};
+    struct fuse_entry_param e;
     (void)mode;
     if (!request_begin(&r, req, parent, "create"))
         return;
@@ -170,7 +170,7 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
     }
     result = open_any(fs, h, fi);
     if (result == 0) {
-        result = tree_attr(fs, n, &r.caller, false, &e.attr);
+        result = describe_entry(&r, n, &e);
         if (result != 0)
             handle_close(fs, h);
     }
@@ -179,7 +179,6 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
         answer_error(&r, result);
         return;
     }
-    e.ino = n->ino;
     fi->fh = (uintptr_t)h;
     node_looked_up(fs, n);
     status_audit(fs, h);

@@ -305,7 +305,8 @@ change(struct reader *in, uint8_t operation, unsigned n, struct model *want,
     case 3:
         sample_principal(&w, some_principal(read_u8(in)));
         model_start(want, writer_data(&w), read_u8(in) & 1 ? 7 : 0);
-        r = kcm_initialize(kcm, &caller, name, writer_data(&w), want->offset, NULL);
+        r = kcm_initialize(kcm, &caller, name, writer_data(&w), want->offset,
+                           NULL);
         writer_free(&w);
         return r;
     case 4:
