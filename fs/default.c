@@ -73,24 +73,27 @@ cache_exists(struct user *u, const struct caller *caller, const char *name,
 
 /* --- a default whose cache is not there ---------------------------------- */
 
-/* Bear in mind that name is the default, whatever the daemon answers now. */
+/* Bear in mind that name is the default, whatever the daemon answers now:
+ * answer, or NULL if it is still to be asked. */
 static int
-keep_in_mind(struct user *u, const struct caller *caller, const char *name)
+keep_in_mind(struct user *u, const struct caller *caller, const char *name,
+             char **answer)
 {
-    bool exists;
+    bool exists = false;
     _cleanup_(freep) char *kept = strdup(name);
-    _cleanup_(freep) char *answer = NULL;
-    int r = kcm_get_default(u->fs->kcm, caller, &answer);
-    if (r != 0 || kept == NULL)
-        return r != 0 ? r : -ENOMEM;
-    r = cache_exists(u, caller, answer, &exists);
+    int r = kept == NULL      ? -ENOMEM
+            : *answer != NULL ? 0
+                              : kcm_get_default(u->fs->kcm, caller, answer);
+    bool differs = r == 0 && strcmp(name, *answer) != 0;
+    if (differs)
+        r = cache_exists(u, caller, *answer, &exists);
     if (r != 0)
         return r;
     pthread_mutex_lock(&u->fs->lock);
     forget_kept_locked(u);
-    if (strcmp(name, answer) != 0) {
+    if (differs) {
         u->kept_default = take(kept);
-        u->kept_answer = take(answer);
+        u->kept_answer = take(*answer);
         u->kept_answer_exists = exists;
     }
     pthread_mutex_unlock(&u->fs->lock);
@@ -101,12 +104,13 @@ keep_in_mind(struct user *u, const struct caller *caller, const char *name)
 static int
 keep(struct user *u, const struct caller *caller, const char *name)
 {
+    _cleanup_(freep) char *answer = NULL;
     if (kcm_default_may_dangle(u->fs->kcm)) {
-        int r = kcm_set_default(u->fs->kcm, caller, name);
+        int r = kcm_set_default(u->fs->kcm, caller, name, &answer);
         if (r < 0)
             return r;
     }
-    return keep_in_mind(u, caller, name);
+    return keep_in_mind(u, caller, name, &answer);
 }
 
 /* Is what was kept in mind over?  *name is the daemon's answer, and becomes
@@ -133,7 +137,7 @@ apply_kept(struct user *u, const struct caller *caller, char **name)
     bool over = !same || (exist[1] && !answer_existed);
     /* One made under the kept name is the default again: say so. */
     if (!over && exist[0])
-        r = kcm_set_default(u->fs->kcm, caller, kept);
+        r = kcm_set_default(u->fs->kcm, caller, kept, NULL);
     if (over || exist[0]) {
         pthread_mutex_lock(&u->fs->lock);
         forget_kept_locked(u);
@@ -176,7 +180,7 @@ put_back_owed(struct user *u, const struct caller *caller)
     if (r == 0)
         r = cache_exists(u, caller, name, &exists);
     if (r == 0 && exists)
-        r = kcm_set_default(u->fs->kcm, caller, name);
+        r = kcm_set_default(u->fs->kcm, caller, name, NULL);
     else if (r == 0 && destroyed)
         r = keep(u, caller, name);
     if (r >= 0)
@@ -327,7 +331,7 @@ user_set_default(struct user *u, const struct caller *caller, const char *name)
         return r;
     r = cache_exists(u, caller, name, &exists);
     if (r == 0 && exists)
-        r = kcm_set_default(u->fs->kcm, caller, name);
+        r = kcm_set_default(u->fs->kcm, caller, name, NULL);
     else if (r == 0)
         r = keep(u, caller, name);
     if (r == 0) {
@@ -412,6 +416,7 @@ put_back(struct user *u, const struct caller *caller, const char *name,
          const char *answer, bool made, bool destroyed)
 {
     bool same = answer != NULL && strcmp(answer, name) == 0, exists = made;
+    _cleanup_(freep) char *now = NULL;
     int r = 0;
     if (destroyed && !made) {
         note_removed(u, caller, name);
@@ -421,9 +426,9 @@ put_back(struct user *u, const struct caller *caller, const char *name,
         if (!made)
             r = cache_exists(u, caller, name, &exists);
         if (r == 0 && exists)
-            r = kcm_set_default(u->fs->kcm, caller, name);
+            r = kcm_set_default(u->fs->kcm, caller, name, NULL);
         else if (r == 0 && is_kept(u))
-            r = keep_in_mind(u, caller, name);
+            r = keep_in_mind(u, caller, name, &now);
     }
     if (r == 0 && made)
         chosen(u, caller, true);

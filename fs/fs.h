@@ -51,6 +51,7 @@ struct fs_config {
     bool embedded;           /* this and the socket: for .kcmfs/status */
     const char *socket_path; /* of the daemon, or served here; or NULL */
     bool audit;              /* log who opens which cache */
+    bool one_user;           /* the kernel lets nobody else in */
 };
 
 enum node_kind {

@@ -177,6 +177,7 @@ start_service(struct daemon *d)
         .single_threaded = d->options->single_threaded,
         .embedded = d->options->embedded,
         .audit = d->options->audit,
+        .one_user = mount_is_private(d->options),
         .socket_path = d->options->embedded ? d->options->socket : d->socket};
     return failed("cannot start", fs_new(d->kcm, &fs, &d->fs));
 }

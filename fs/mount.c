@@ -50,11 +50,23 @@ log_of_library(enum fuse_log_level level, const char *format, va_list ap)
     log_line(ours, "%s", text);
 }
 
+static bool
+is_for_all(const struct options *o)
+{
+    return !o->allow_root && (o->allow_other || geteuid() == 0);
+}
+
+bool
+mount_is_private(const struct options *o)
+{
+    return !o->allow_root && !is_for_all(o);
+}
+
 /* What every mount has, and what only root's or only some have. */
 static char *
 make_mount_options(const struct options *o)
 {
-    bool all = !o->allow_root && (o->allow_other || geteuid() == 0);
+    bool all = is_for_all(o);
     char *text = NULL;
     if (asprintf(&text,
                  "fsname=kcmfs,subtype=kcmfs,default_permissions,nosuid,"

@@ -21,6 +21,9 @@ const char *mount_library_version(void);
  */
 struct fuse_session *mount_new(const struct options *o, struct fs *fs);
 
+/* With these options, does the kernel let in nobody but who mounts? */
+bool mount_is_private(const struct options *o);
+
 /* Mount on absolute.  0, or -EIO: why has been logged. */
 int mount_on(struct fuse_session *session, const char *absolute);
 

@@ -189,11 +189,13 @@ attr_timeout(const struct node *n)
 /* How long it may keep a name in dir.  A directory that several users enter
  * gives each something else for a name: not at all. */
 static double
-entry_timeout(const struct node *dir, const struct node *n)
+entry_timeout(const struct fs *fs, const struct node *dir,
+              const struct node *n)
 {
     if (n->uid == EVERYBODY)
         return TIMEOUT_FIXED;
-    return dir->uid == EVERYBODY ? 0 : TIMEOUT_FILE;
+    bool one_user = fs->config.one_user && n->kind == NODE_CACHE_DIR;
+    return dir->uid == EVERYBODY && !one_user ? 0 : TIMEOUT_FILE;
 }
 
 int
@@ -203,7 +205,7 @@ describe_entry(struct request *r, struct node *n, struct fuse_entry_param *e)
         .ino = n->ino,
         .generation = 1,
         .attr_timeout = attr_timeout(n),
-        .entry_timeout = entry_timeout(r->node, n),
+        .entry_timeout = entry_timeout(r->fs, r->node, n),
     };
     return tree_attr(r->fs, n, &r->caller, false, &e->attr);
 }

@@ -185,11 +185,20 @@ kcm_destroy(struct kcm *kcm, const struct caller *caller, const char *name,
 }
 
 int
-kcm_set_default(struct kcm *kcm, const struct caller *caller, const char *name)
+kcm_set_default(struct kcm *kcm, const struct caller *caller, const char *name,
+                char **after_out)
 {
+    struct kcm_defaults defaults = {NULL, NULL};
     _cleanup_(batch_free) struct batch b = {0};
     batch_add_named(&b, KCM_OP_SET_DEFAULT_CACHE, name);
-    return kcm_call(kcm, caller, &b);
+    if (after_out != NULL)
+        batch_add(&b, KCM_OP_GET_DEFAULT_CACHE);
+    int r = kcm_call(kcm, caller, &b);
+    if (after_out != NULL) {
+        take_defaults(&b, caller, &defaults);
+        *after_out = defaults.after;
+    }
+    return r;
 }
 
 int

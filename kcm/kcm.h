@@ -191,8 +191,9 @@ int kcm_content_of(const struct kcm_snapshot *s, struct kcm_content *content,
 /* defaults as above, or NULL. */
 int kcm_destroy(struct kcm *kcm, const struct caller *caller, const char *name,
                 struct kcm_defaults *defaults);
+/* *after_out (may be NULL) is the default then, for free(), or NULL. */
 int kcm_set_default(struct kcm *kcm, const struct caller *caller,
-                    const char *name);
+                    const char *name, char **after_out);
 /* The KDC offset of an existing cache. */
 int kcm_set_offset(struct kcm *kcm, const struct caller *caller,
                    const char *name, int32_t kdc_offset);

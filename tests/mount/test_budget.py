@@ -14,14 +14,15 @@ SIZES = {"heimdal": (1, 100, 1000), "sssd": (1, 30, 100),
          "kcmd": (1, 100, 1000), "embedded": (1, 100, 1000)}
 
 
-def setup(t, count):
+def setup(t, count, private=False):
     """(user, cache name, path, meter) of a mount that counts."""
     u = t.user(principal=None)
     u.principal = "bench@EXAMPLE.COM"
     proxy = None
     if t.on != "embedded":
         proxy = t.proxy()
-    m = t.mount("-d", socket=proxy.socket if proxy else None)
+    m = t.mount("-d", socket=proxy.socket if proxy else None,
+                uid=u.uid if private else None)
     name = filled(t, u, count)
     path = paths_of(t, m, u, name).forms["by-name"]
     return u, name, path, Meter(m, proxy)
@@ -68,6 +69,17 @@ def open_read_close(t):
         eq(cost.connections, 0, "new connections")
 
 
+@test(*REAL)
+def open_read_close_in_private(t):
+    """A user's own mount need not ask whose names these are."""
+    u, _, path, meter = setup(t, 10, private=True)
+    read = reader(u, path)
+    read()
+    cost = meter.least(read)
+    check(cost.fuse <= 1, "%s", cost)
+    check(cost.trips <= 1, "%s", cost)
+
+
 @test(*ALL)
 def full_read_by_libkrb5(t):
     for count in SIZES[t.on]:
@@ -109,6 +121,22 @@ def store(t):
         eq(cost.connections, 0, "new connections")
         costs.append((cost.fuse, cost.kcm))
     eq(costs, costs[:1] * len(costs), "not flat in the number of tickets")
+
+
+@test(*REAL)
+def initialize_and_two_stores(t):
+    """A new file in the place of the old one, as krb5_cc_initialize() makes
+    it, and two tickets: one exchange for each step that changes something,
+    and one that finds no cache in between.  sssd is asked for the default
+    before each step, and told it again."""
+    u, name, path, meter = setup(t, 10)
+    eq(t.wire(u).set_default(name).name, "OK")
+    make = lambda: bench(u, "init", "FILE:" + path)  # noqa: E731
+    make()
+    cost = meter.least(make)
+    check(cost.fuse <= 22, "%s", cost)
+    check(cost.trips <= (16 if t.on == "sssd" else 6), "%s", cost)
+    eq(cost.connections, 0, "new connections")
 
 
 @test(*REAL)
