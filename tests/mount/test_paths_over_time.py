@@ -302,18 +302,27 @@ def switch_after_unlink(t):
 @test(*ALL)
 def krenew_like_loop(t):
     """Many rounds of unlink and create while others read by path: they see
-    the cache, or none, never another one."""
+    the cache, or none, or as on disk the new file before anything was
+    written to it; never another one."""
     m, u, w = default_world(t)
     path = m / "default/cache"
     stop, seen = threading.Event(), []
 
+    def look():
+        image = u.read(path)
+        if image:
+            seen.append(str(ccfile.parse(image).principal))
+        seen.append(u.link(m / "default"))
+
     def reader():
         while not stop.is_set():
             try:
-                seen.append(str(ccfile.parse(u.read(path)).principal))
-                seen.append(u.link(m / "default"))
+                look()
             except FileNotFoundError:
                 pass
+            except Exception as e:
+                seen.append(repr(e))
+                return
     thread = threading.Thread(target=reader)
     thread.start()
     try:
