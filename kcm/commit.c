@@ -506,6 +506,61 @@ add_all(struct kcm *kcm, const struct caller *caller, const char *name,
     return r;
 }
 
+/* Does each marked credential have one among creds that takes its place by
+ * being stored (sssd keeps one for each client and server)? */
+static bool
+replaces_each(const struct kcm_snapshot *old, const bool *remove,
+              const struct data *creds, size_t count)
+{
+    for (size_t i = 0; i < old->count; i++) {
+        struct cred c, other;
+        struct blob *b = old->creds[i].bytes;
+        bool found = !remove[i];
+        if (!found &&
+            (b == NULL || !cred_parse((struct data){b->bytes, b->len}, &c)))
+            return false;
+        for (size_t k = 0; k < count && !found; k++)
+            found = cred_parse(creds[k], &other) &&
+                    principal_equal(&c.client, &other.client) &&
+                    principal_equal(&c.server, &other.server);
+        if (!found)
+            return false;
+    }
+    return true;
+}
+
+/*
+ * Edit by STORE alone, where that replaces (sssd): nothing of the cache is
+ * ever missing.  KCM_UNSUPPORTED: it did not, or it cannot be done so.
+ */
+static int
+edit_by_store(struct kcm *kcm, const struct caller *caller, const char *name,
+              const struct kcm_snapshot *old, const bool *remove,
+              const struct data *creds, size_t count)
+{
+    struct kcm_content before;
+    _cleanup_(freep) struct data *live = NULL;
+    if (!kcm_moves_default(kcm) || !replaces_each(old, remove, creds, count))
+        return KCM_UNSUPPORTED;
+    size_t stored = 0;
+    int r = kcm_content_of(old, &before, &live);
+    if (r == 0)
+        r = kcm_store(kcm, caller, name, creds, count, &stored);
+    _cleanup_(batch_free) struct batch b = {0};
+    batch_add_named(&b, KCM_OP_GET_CRED_UUID_LIST, name);
+    if (r == 0)
+        r = kcm_call(kcm, caller, &b);
+    for (size_t i = 0; i < old->count && r == 0; i++)
+        if (lists(batch_reply(&b, 0).body, old->creds[i].uuid) == remove[i])
+            r = KCM_UNSUPPORTED;
+    if (r != 0 && r != KCM_UNSUPPORTED)
+        kcm_give_up(kcm, caller,
+                    &(struct kcm_undo){.target = name,
+                                       .before = &before,
+                                       .only_if_gone = stored == 0});
+    return r;
+}
+
 int
 kcm_edit(struct kcm *kcm, const struct caller *caller, const char *name,
          const struct kcm_snapshot *old, const bool *remove,
@@ -518,9 +573,11 @@ kcm_edit(struct kcm *kcm, const struct caller *caller, const char *name,
         any |= remove[i];
     if (!any)
         return add_all(kcm, caller, name, old, creds, count);
-    int r = edit_each(kcm, caller, name, old, remove, creds, count);
+    int r = edit_by_store(kcm, caller, name, old, remove, creds, count);
+    if (r == KCM_UNSUPPORTED)
+        r = edit_each(kcm, caller, name, old, remove, creds, count);
     if (r != KCM_UNSUPPORTED)
         return r;
     r = edited_content(old, remove, creds, count, &content, &all);
-    return r == 0 ? kcm_replace(kcm, caller, name, old, &content) : r;
+    return r == 0 ? kcm_replace_edited(kcm, caller, name, old, &content) : r;
 }

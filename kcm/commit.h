@@ -43,6 +43,11 @@ int kcm_fill(struct kcm *kcm, const struct caller *caller, const char *name,
              const struct kcm_content *content);
 
 #ifdef KCM_INTERNAL
+/* kcm_replace() of content that was made of old: what others store until
+ * the daemon begins with it is kept as well as can be. */
+int kcm_replace_edited(struct kcm *kcm, const struct caller *caller,
+                       const char *name, const struct kcm_snapshot *old,
+                       const struct kcm_content *content);
 /* One request without a result. */
 int kcm_call(struct kcm *kcm, const struct caller *caller, struct batch *b);
 /* Does the daemon take a request for name with len more bytes?  Heimdal

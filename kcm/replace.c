@@ -16,8 +16,14 @@
  * A daemon that keeps caches in memory and dies meanwhile comes back without
  * them: the one that was being replaced is put back.
  *
- * What remains: between the copy and INITIALIZE, what a KCM: client stores
- * into the cache is lost, as with any replacement; and while sssd's cache is
+ * An edit that is done so must not lose what a KCM: client stores meanwhile.
+ * The list of the cache is asked for in the same write as its INITIALIZE:
+ * what is new in it can still be had afterwards, because sssd keeps what it
+ * listed for a connection, and is stored again.
+ *
+ * What remains: sssd answers the list and reads INITIALIZE about a
+ * millisecond later; what it stores for others between the two is lost (it
+ * has no operation that would tell or prevent it).  And while its cache is
  * refilled, KCM: clients (not those of the mount, which wait) see part of it.
  */
 #define KCM_INTERNAL
@@ -25,7 +31,9 @@
 #include <string.h>
 
 #include "commit.h"
+#include "cred.h"
 #include "log.h"
+#include "pool.h"
 
 /* What REPLACE cannot do, because the request would be too long. */
 static bool
@@ -75,13 +83,147 @@ replace_by_move(struct kcm *kcm, const struct caller *caller, const char *name,
     return r;
 }
 
+/* --- refilling --------------------------------------------------------- */
+
+/* Credentials that were stored since old was read. */
+struct late {
+    const struct kcm_snapshot *old;
+    struct blob **creds;
+    size_t count;
+};
+
+static void
+late_free(struct late *l)
+{
+    for (size_t i = 0; i < l->count; i++)
+        blob_unref(l->creds[i]);
+    free(l->creds);
+}
+
+static bool
+knows(const struct kcm_snapshot *s, const uint8_t *uuid)
+{
+    for (size_t i = 0; i < s->count; i++)
+        if (memcmp(s->creds[i].uuid, uuid, KCM_UUID_LEN) == 0)
+            return true;
+    return false;
+}
+
+/* Ask, on the connection that listed them, for those that old lacks. */
+static int
+fetch_late(struct conn *conn, const struct caller *caller, const char *name,
+           struct data uuids, struct late *late)
+{
+    _cleanup_(batch_free) struct batch b = {0};
+    for (size_t at = 0; at + KCM_UUID_LEN <= uuids.len; at += KCM_UUID_LEN) {
+        if (knows(late->old, uuids.p + at))
+            continue;
+        batch_add_named(&b, KCM_OP_GET_CRED_BY_UUID, name);
+        write_bytes(&b.out, uuids.p + at, KCM_UUID_LEN);
+    }
+    if (b.count == 0)
+        return 0;
+    late->creds = calloc(b.count, sizeof(*late->creds));
+    int r = late->creds != NULL ? conn_exchange(conn, &b, caller) : -ENOMEM;
+    for (unsigned i = 0; r == 0 && i < b.count; i++) {
+        struct cred c;
+        if (kcm_reply_status(&b, i) != 0 ||
+            !cred_parse(batch_reply(&b, i).body, &c)) {
+            log_warn("a credential that was stored into cache %s while it "
+                     "was changed is lost",
+                     name);
+            continue;
+        }
+        struct blob *blob = blob_new(c.raw.p, c.raw.len);
+        if (blob == NULL)
+            return -ENOMEM;
+        late->creds[late->count++] = blob;
+    }
+    return r;
+}
+
+/* INITIALIZE, and what was stored until then. */
+static int
+initialize_late(struct kcm *kcm, const struct caller *caller, const char *name,
+                const struct kcm_content *content, struct late *late)
+{
+    _cleanup_(batch_free) struct batch b = {0};
+    batch_add_named(&b, KCM_OP_GET_CRED_UUID_LIST, name);
+    batch_add_named(&b, KCM_OP_INITIALIZE, name);
+    write_data(&b.out, content->principal);
+    int r = -EPIPE;
+    for (int tries = 0; tries < 2 && r == -EPIPE && b.answered == 0; tries++) {
+        struct conn *conn;
+        r = pool_get(kcm->pool, caller, &conn);
+        if (r < 0)
+            return r;
+        r = conn_exchange(conn, &b, caller);
+        if (r == 0 && kcm_reply_status(&b, 0) == 0)
+            r = fetch_late(conn, caller, name, batch_reply(&b, 0).body, late);
+        if (r == 0)
+            pool_put(kcm->pool, conn);
+        else
+            pool_drop(kcm->pool, conn);
+    }
+    if (r == -EPIPE)
+        return -EIO;
+    if (r == 0)
+        r = kcm_reply_status(&b, 1);
+    if (r == 0 && content->kdc_offset != 0)
+        r = kcm_set_offset(kcm, caller, name, content->kdc_offset);
+    return r;
+}
+
+/* kcm_fill() that keeps what others have stored since late->old. */
+static int
+fill_late(struct kcm *kcm, const struct caller *caller, const char *name,
+          const struct kcm_content *content, struct late *late)
+{
+    if (late->old == NULL || kcm->pool == NULL)
+        return kcm_fill(kcm, caller, name, content);
+    int r = initialize_late(kcm, caller, name, content, late);
+    if (r == 0)
+        r = kcm_store(kcm, caller, name, content->creds, content->count, NULL);
+    for (size_t i = 0; i < late->count && r == 0; i++) {
+        struct data d = {late->creds[i]->bytes, late->creds[i]->len};
+        r = kcm_store(kcm, caller, name, &d, 1, NULL);
+    }
+    return r;
+}
+
+/* It failed: what was before, and what came late, is to be there again. */
+static void
+give_up_late(struct kcm *kcm, const struct caller *caller, const char *name,
+             const char *work, const struct kcm_content *before,
+             const struct late *late)
+{
+    struct kcm_content all = {0};
+    _cleanup_(freep) struct data *creds = NULL;
+    if (before != NULL) {
+        all = *before;
+        creds = calloc(all.count + late->count + 1, sizeof(*creds));
+        for (size_t i = 0; creds != NULL && i < all.count; i++)
+            creds[i] = all.creds[i];
+        for (size_t i = 0; creds != NULL && i < late->count; i++)
+            creds[all.count++] =
+                (struct data){late->creds[i]->bytes, late->creds[i]->len};
+        all.creds = creds != NULL ? creds : before->creds;
+    }
+    kcm_give_up(kcm, caller,
+                &(struct kcm_undo){.work = work,
+                                   .target = name,
+                                   .before = before != NULL ? &all : NULL});
+}
+
 /* Refill the cache; before (NULL: there was none) is saved in the cache work
  * first. */
 static int
 replace_in_place(struct kcm *kcm, const struct caller *caller,
                  const char *name, const struct kcm_content *before,
-                 const struct kcm_content *content)
+                 const struct kcm_content *content,
+                 const struct kcm_snapshot *edited)
 {
+    _cleanup_(late_free) struct late late = {.old = edited};
     char work[KCM_WORK_NAME_MAX] = "";
     if (before != NULL) {
         kcm_work_name(kcm, caller->uid, work);
@@ -91,22 +233,23 @@ replace_in_place(struct kcm *kcm, const struct caller *caller,
             return r;
         }
     }
-    int r = kcm_fill(kcm, caller, name, content);
+    int r = fill_late(kcm, caller, name, content, &late);
     if (r == 0 && before != NULL)
         r = kcm_destroy(kcm, caller, work, NULL);
     if (r == KCM_NOT_FOUND && before != NULL)
         r = 0;
     if (r != 0)
-        kcm_give_up(kcm, caller,
-                    &(struct kcm_undo){
-                        .work = work, .target = name, .before = before});
+        give_up_late(kcm, caller, name, work, before, &late);
     return r;
 }
+
+/* --- whatever the daemon has ------------------------------------------- */
 
 static int
 replace_any(struct kcm *kcm, const struct caller *caller, const char *name,
             const struct kcm_content *before,
-            const struct kcm_content *content)
+            const struct kcm_content *content,
+            const struct kcm_snapshot *edited)
 {
     int r = replace_atomic(kcm, caller, name, content);
     bool refused = r == KCM_UNSUPPORTED && !is_too_long(kcm, name, content);
@@ -115,7 +258,7 @@ replace_any(struct kcm *kcm, const struct caller *caller, const char *name,
         if (r == 0)
             r = replace_by_move(kcm, caller, name, content);
         else if (r == KCM_UNSUPPORTED)
-            r = replace_in_place(kcm, caller, name, before, content);
+            r = replace_in_place(kcm, caller, name, before, content, edited);
     }
     if (r == 0 && refused)
         __atomic_store_n(&kcm->replace, SUPPORT_NO, __ATOMIC_RELAXED);
@@ -127,9 +270,10 @@ replace_any(struct kcm *kcm, const struct caller *caller, const char *name,
     return r;
 }
 
-int
-kcm_replace(struct kcm *kcm, const struct caller *caller, const char *name,
-            const struct kcm_snapshot *old, const struct kcm_content *content)
+static int
+replace(struct kcm *kcm, const struct caller *caller, const char *name,
+        const struct kcm_snapshot *old, const struct kcm_content *content,
+        const struct kcm_snapshot *edited)
 {
     struct kcm_content before;
     _cleanup_(freep) struct data *live = NULL;
@@ -142,5 +286,20 @@ kcm_replace(struct kcm *kcm, const struct caller *caller, const char *name,
         if (!kcm_fits(kcm, name, content->creds[i].len))
             return -EFBIG;
     return replace_any(kcm, caller, name, old != NULL ? &before : NULL,
-                       content);
+                       content, edited);
+}
+
+int
+kcm_replace(struct kcm *kcm, const struct caller *caller, const char *name,
+            const struct kcm_snapshot *old, const struct kcm_content *content)
+{
+    return replace(kcm, caller, name, old, content, NULL);
+}
+
+int
+kcm_replace_edited(struct kcm *kcm, const struct caller *caller,
+                   const char *name, const struct kcm_snapshot *old,
+                   const struct kcm_content *content)
+{
+    return replace(kcm, caller, name, old, content, old);
 }

@@ -11,7 +11,7 @@ import os
 
 import ccfile
 from util import Failed, check, eq
-from writing import HEIMDAL_MARK, MIT_MARK, tombstone
+from writing import HEIMDAL_MARK, MIT_MARK, is_tombstone, tombstone
 
 
 class Handle:
@@ -106,7 +106,7 @@ class Held:
         h = self._pick_held(r, True)
         cache = h and self.caches.get(h.name)
         seen = [c for c in ccfile.parse(h.saw).creds
-                if not c.is_config()] if h else []
+                if not c.is_config() and not is_tombstone(c)] if h else []
         if not cache or not seen:
             return []
         cred = r.choice(seen)

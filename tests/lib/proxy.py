@@ -12,7 +12,8 @@ collected in `violations`:
 Faults on demand: hold(OPCODE) keeps the replies back until release(),
 replace_reply(OPCODE, BYTES) answers that instead, drop(OPCODE) closes
 without an answer; hold_uid(UID) holds all replies to one user; fail_at(N,
-KIND) lets the Nth request from now on go wrong.  mangle(OPCODE, FUNCTION, UID)
+KIND) lets the Nth request from now on go wrong; before(NAME, ARGUMENTS), if it
+is set, is called with each request before it goes on.  mangle(OPCODE, FUNCTION, UID)
 has FUNCTION(reply) say what is done instead: bytes to send, seconds to wait,
 CLOSE, and STALL, which is to send nothing more on this connection.
 """
@@ -49,6 +50,8 @@ class Proxy:
         self._held, self._replies, self._drops = set(), {}, set()
         self._mangled = {}              # (opcode, uid or None): function
         self._fail = None               # [requests left, kind, function]
+        self.before = None              # called with each request, before it
+                                        # goes on: opcode name, arguments
         self.failed = None              # the opcode that went wrong
         self._sockets = set()
         self._listener = None
@@ -249,6 +252,8 @@ class _Link:
                     self.proxy.round_trips += 1
                 self.unanswered += 1
             first = False
+            if self.proxy.before:
+                self.proxy.before(name, body[4:])
             kind, function = self.proxy._due(name)
             if name in self.proxy._drops or kind == "before":
                 if function:

@@ -3,14 +3,15 @@ import errno
 import os
 import threading
 import time
+from dataclasses import replace
 
 import ccfile
 import clients
 from harness import ALL, test
 from made import made_cache
 from util import check, eq, wait_for
-from writing import (FORMS, Subject, append, is_tombstone, put, rename_over,
-                     same_creds)
+from writing import (FORMS, MIT_MARK, Subject, append, is_tombstone, patch,
+                     put, rename_over, same_creds, tombstone)
 
 
 def at_once(functions):
@@ -98,6 +99,68 @@ def libkrb5_writers(t):
         for n, name in enumerate(names)])
     eq(sorted(s.in_kcm().servers()),
        sorted(names + [str(s.tgt().server)]))
+
+
+@test("heimdal", "sssd", "kcmd")
+def stored_while_removed(t):
+    """What a KCM: client stores while the mount removes a credential stays,
+    whichever request it comes before; on sssd, where the whole cache is made
+    anew for that, all but what it stores between its last list and its
+    INITIALIZE (kcm/replace.c)."""
+    proxy = t.proxy()
+    m = t.mount(socket=proxy.socket)
+    s = Subject(t, m, t.user())
+    for number in range(1, 40):
+        have = [s.tgt()] + [s.ticket() for _ in range(3)]
+        s.make(*have)
+        s.u.read(s.path())
+        late, seen = s.ticket(), []
+
+        def before(name, arguments):
+            target = arguments.startswith(s.name.encode() + b"\0")
+            seen.append((name, target))
+            if len(seen) == number and seen[-1] != ("INITIALIZE", True):
+                eq(s.wire.store(s.name, late.bytes()).name, "OK")
+                have.append(late)
+        proxy.before = before
+        patch(s.u, s.path(), have[1].bytes(), tombstone(have[1], MIT_MARK))
+        proxy.before = None
+        have.pop(1)
+        s.holds(*have, forms=("by-name", "collection"))
+        if len(seen) < number:
+            check(number > 2, "only %d requests", number)
+            return
+    check(False, "no end")
+
+
+@test("heimdal", "sssd", "kcmd")
+def stored_while_replaced_in_place(t):
+    """An entry replaced by one of the same client and server does not take
+    the cache apart: what others store meanwhile stays, and so does the UUID.
+    (Configuration entries: on sssd alone, whose STORE replaces.)"""
+    proxy = t.proxy()
+    m = t.mount(socket=proxy.socket)
+    s = Subject(t, m, t.user())
+    have = [s.tgt(), s.ticket(), s.config("key", b"old")]
+    s.make(*have)
+    uuid = s.wire.uuid(s.name)
+    late = []
+
+    def before(name, arguments):
+        check(name not in ("INITIALIZE", "DESTROY"), "%s sent", name)
+        if name in ("STORE", "GET_CRED_UUID_LIST") and len(late) < 20:
+            late.append(s.ticket())
+            eq(s.wire.store(s.name, late[-1].bytes()).name, "OK")
+    proxy.before = before
+    new = [replace(have[1], endtime=have[1].endtime + 1), have[2]]
+    patch(s.u, s.path(), have[1].bytes(), new[0].bytes())
+    if t.on == "sssd":
+        new[1] = s.config("key", b"new")
+        append(s.u, s.path(), new[1].bytes())
+    proxy.before = None
+    check(late, "nothing was stored meanwhile")
+    s.holds(have[0], *new, *late)
+    eq(s.wire.uuid(s.name), uuid, "UUID")
 
 
 @test(*ALL)
