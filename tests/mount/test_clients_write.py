@@ -12,7 +12,8 @@ import clients
 from harness import ALL, test
 from made import TGT, svc
 from tree import by_name
-from util import Failed, Skip, check, end_process, eq, free_port, has, run, wait_for
+from util import (Failed, Skip, check, end_process, eq, free_port, has, run,
+                  tail, wait_for)
 from writing import Subject, same_creds
 
 PLAIN = {"uuid", "by-name"}
@@ -102,23 +103,33 @@ def kstart(t):
         b.step("krenew")
 
 
-@test("sssd", "kcmd")
+@test("heimdal", "sssd", "kcmd")
 def k5start_as_a_daemon(t):
     """-K: it goes on by itself and replaces the cache each minute; a signal
     makes it do so at once."""
     m = t.mount()
-    b = Bench(t, m, "default")
+    for form in FORMS:
+        b = Bench(t, m, form)
+        if form == "uuid":          # there is none before there is a cache
+            b.k5start("-k", b.cc)
+            b.uuid_from_now()
+        k5start_k(b)
+
+
+def k5start_k(b):
     p = subprocess.Popen(
         ["k5start", "-q", "-K", "1", "-k", b.cc, "-f", b.u.keytab,
          b.u.principal], env=b.u.env, user=b.u.uid, group=b.u.gid,
         extra_groups=[])
     try:
-        wait_for("the first ticket", lambda: b.u.exists(b.path))
+        wait_for("the first ticket", lambda: b.u.exists(b.path)
+                 and b.s.file().creds)
         b.step("k5start -K")
         before = b.u.stat(b.path).st_mtime_ns
         p.send_signal(signal.SIGALRM)
         wait_for("the second", lambda: b.u.exists(b.path)
-                 and b.u.stat(b.path).st_mtime_ns != before)
+                 and b.u.stat(b.path).st_mtime_ns != before
+                 and b.s.file().creds)
         b.step("k5start -K after SIGALRM")
         # a signal between its look for one and its sleep is lost on it
         def ends():
@@ -133,17 +144,19 @@ def k5start_as_a_daemon(t):
 def python_gssapi_and_impacket(t):
     m = t.mount()
     gss = os.path.join(SOURCES, "gsscache.py")
-    for form in ("by-name", "krb5cc", "collection"):
+    for form in FORMS:
         b = Bench(t, m, form)
         b.u.run(clients.PYTHON, gss, "store", b.cc, b.u.principal,
                 "pass word")
+        b.uuid_from_now()
         b.step("gss_store_cred over none")
         clients.python_token(b.u, b.cc)
         b.step("gss_init_sec_context", "HTTP/localhost")
         b.u.run(clients.PYTHON, gss, "store", b.cc, b.u.principal,
                 "pass word")
         b.step("gss_store_cred over existing")
-        b.u.run("kdestroy", "-c", b.cc)
+        if form != "uuid":          # which goes with the cache
+            b.u.run("kdestroy", "-c", b.cc)
         b.u.run(clients.PYTHON, gss, "keytab", b.cc, b.u.keytab,
                 b.u.principal)
         b.step("client keytab")
@@ -180,11 +193,12 @@ def samba(t):
     """Newer Heimdal: cache-XXXXXX, reopened by path, renamed."""
     m = t.mount()
     program = os.path.join(SOURCES, "sambacache.py")
-    for form in ("by-name", "krb5cc", "collection"):
+    for form in FORMS:
         b = Bench(t, m, form)
         user = b.u.principal.split("@")[0]
         b.u.run(clients.PYTHON, program, "kinit", b.cc, user, "EXAMPLE.COM",
                 "pass word", "svc0", "host.example.com")
+        b.uuid_from_now()
         b.step("Samba's kinit", svc(0))
         b.u.run(clients.PYTHON, program, "use", b.cc, "svc1",
                 "host.example.com")
@@ -238,9 +252,10 @@ def apache(t, keytab):
 def curl_negotiate(t):
     m = t.mount()
     port = apache(t, t.realm.keytab("HTTP/localhost"))
-    for form in ("by-name", "krb5cc", "collection"):
+    for form in FORMS:
         b = Bench(t, m, form)
         b.u.kinit("-f", "-c", b.cc)
+        b.uuid_from_now()
         for delegation in ("none", "always"):
             out = b.u.run("curl", "-sS", "--negotiate", "-u", ":",
                           "--delegation", delegation,
@@ -253,9 +268,9 @@ def curl_negotiate(t):
 
 @test("heimdal", "sssd", "kcmd")
 def ssh_delegation(t):
-    """ssh reads and appends; sshd's delegated cache is a file in /tmp."""
+    """ssh reads and appends, by each path form; sshd's delegated cache is a
+    file in /tmp, the path is compiled in: no path form of ours applies."""
     m = t.mount()
-    b = Bench(t, m, "default")
     top = os.path.join(t.dir, "sshd")
     os.mkdir(top)
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", top + "/key"])
@@ -279,7 +294,16 @@ def ssh_delegation(t):
         with socket.socket() as s:
             return s.connect_ex(("127.0.0.1", port)) == 0
     wait_for("sshd", up)
-    b.u.kinit("-f", "-c", b.cc)
+    for form in FORMS:
+        b = Bench(t, m, form)
+        b.u.kinit("-f", "-c", b.cc)
+        b.uuid_from_now()
+        ssh(b, port, top)
+        b.step("ssh", "host/localhost")
+
+
+def ssh(b, port, top):
+    """Log in with delegation; the session says where its cache is."""
     r = b.u.run("ssh", "-p", port, "-o", "GSSAPIAuthentication=yes",
                 "-o", "GSSAPIDelegateCredentials=yes",
                 "-o", "PreferredAuthentications=gssapi-with-mic",
@@ -294,7 +318,6 @@ def ssh_delegation(t):
             raise Skip("sshd takes the test users for locked")
         raise AssertionError("%s\n%s" % (r, text))
     has(r.out, "FILE:/tmp/krb5cc_%d" % b.u.uid)
-    b.step("ssh", "host/localhost")
 
 
 @test(*ALL)
@@ -302,24 +325,72 @@ def gssproxy_entry(t):
     """initialize and one store of an opaque entry with no times, as the
     interposer does it; the same cache goes on being one."""
     m = t.mount()
-    b = Bench(t, m, "by-name")
-    entry = ccfile.Cred(b.s.client, ccfile.princ(
-        "Encrypted/Credentials/v1@X-GSSPROXY:", 0), 0,
-        ticket=ccfile.key_bytes("opaque", 700))
-    clients.ccall(b.u, "init", b.cc, b.u.principal)
-    fd = b.u.call(os.open, b.path, os.O_RDWR | os.O_APPEND)
-    os.write(fd, entry.bytes())
-    os.close(fd)
-    same_creds("KCM", b.s.in_kcm().creds, [entry])
-    same_creds("the file", b.s.file().creds, [entry])
-    eq(b.u.klist(b.cc)[0], b.u.principal)
+    for form in FORMS:
+        b = Bench(t, m, form)
+        entry = ccfile.Cred(b.s.client, ccfile.princ(
+            "Encrypted/Credentials/v1@X-GSSPROXY:", 0), 0,
+            ticket=ccfile.key_bytes("opaque", 700))
+        clients.ccall(b.u, "init", b.cc, b.u.principal)
+        b.uuid_from_now()
+        fd = b.u.call(os.open, b.path, os.O_RDWR | os.O_APPEND)
+        os.write(fd, entry.bytes())
+        os.close(fd)
+        same_creds("KCM", b.s.in_kcm().creds, [entry])
+        same_creds("the file", b.s.file().creds, [entry])
+        eq(b.u.klist(b.cc)[0], b.u.principal)
+
+
+def gssproxy(t, user):
+    """The daemon itself, for one service of this user; its socket."""
+    top = os.path.join(t.dir, "gssproxy%d" % user.uid)
+    os.makedirs(top + "/run")
+    os.chmod(top, 0o755)
+    os.chmod(top + "/run", 0o755)
+    sock = top + "/run/default.sock"
+    with open(top + "/conf", "w") as f:
+        f.write("[gssproxy]\n  debug_level = 3\n[service/test]\n"
+                "  mechs = krb5\n  socket = %s\n  cred_usage = initiate\n"
+                "  cred_store = client_keytab:%s\n"
+                "  cred_store = ccache:FILE:%s/ccache\n"
+                "  euid = %d\n" % (sock, user.keytab, top, user.uid))
+    log = open(top + "/log", "w")
+    p = subprocess.Popen(
+        ["/usr/sbin/gssproxy", "-i", "-d", "-c", top + "/conf",
+         "-C", top + "/none", "-s", top + "/run/main.sock"],
+        stdout=log, stderr=log,
+        env=dict(os.environ, KRB5_CONFIG=t.krb5_conf, GSS_USE_PROXY="no"))
+    t.cleanup(log.close)
+    t.cleanup(lambda: end_process(p))
+    wait_for("gssproxy's socket", lambda: os.path.exists(sock) or p.poll())
+    check(p.poll() is None, "gssproxy ended: %s", tail(top + "/log"))
+    return sock, top + "/log"
+
+
+@test("heimdal", "sssd", "kcmd")
+def gssproxy_daemon(t):
+    """A client of the interposer: gssproxy holds the keytab, the client's
+    cache gets its opaque entry, which a second client then uses."""
+    m = t.mount()
+    for form in FORMS:
+        b = Bench(t, m, form)
+        sock, log = gssproxy(t, b.u)
+        env = {"GSS_USE_PROXY": "yes", "GSSPROXY_SOCKET": sock}
+        for _ in range(2):
+            r = b.u.run(clients.PYTHON, os.path.join(SOURCES, "gsscache.py"),
+                        "init", "-", clients.GSS_SERVICE, cc=b.cc, env=env,
+                        code=None)
+            check(r.code == 0, "%s\n%s", r, tail(log))
+            b.uuid_from_now()
+        held = b.s.in_kcm().creds
+        eq([c.server.realm for c in held], [b"X-GSSPROXY:"], "entries")
+        same_creds("the file", b.s.file().creds, held)
 
 
 @test("heimdal", "sssd", "kcmd")
 def pam_krb5(t):
-    """root makes the cache and gives it away: refused, clearly, because it
-    would be root's in KCM; a cache in the user's own collection works when
-    the module runs as the user."""
+    """As the user (a screen saver, sudo -u) it makes the cache by each path
+    form.  As root (login, sshd) it makes a cache and gives it away: refused,
+    clearly, because it would be root's in KCM."""
     import glob
     module = glob.glob(os.path.join(
         t.tools, "unpack", "libpam-krb5", "lib", "*", "security",
@@ -327,23 +398,24 @@ def pam_krb5(t):
     if not module:
         raise Skip("libpam-krb5 is not unpacked")
     m = t.mount()
-    b = Bench(t, m, "by-name")
-    name = "kcmfs-test-%d" % b.u.uid
-    service = "/etc/pam.d/" + name
-    rules = ("%s minimum_uid=1000 no_update_user retain_after_close "
-             "ccache=%s" % (module[0], b.cc))
-    with open(service, "w") as f:
-        f.write("auth required %s\naccount required %s\n"
-                "session required %s\n" % (rules, rules, rules))
-    t.cleanup(lambda: os.unlink(service))
-    user = "u%d" % b.u.uid
-    r = b.u.run("pamtester", name, user, "authenticate",
-                "setcred(PAM_ESTABLISH_CRED)", input=b"pass word\n",
-                code=None)
-    if r.code == 0:
+    for form in FORMS:
+        b = Bench(t, m, form)
+        service = "kcmfs-test-%d" % b.u.uid
+        rules = ("%s minimum_uid=1000 no_update_user retain_after_close "
+                 "ccache=%s" % (module[0], b.cc))
+        with open("/etc/pam.d/" + service, "w") as f:
+            f.write("auth required %s\naccount required %s\n"
+                    "session required %s\n" % (rules, rules, rules))
+        t.cleanup(lambda name=service: os.unlink("/etc/pam.d/" + name))
+        command = ("pamtester", service, "u%d" % b.u.uid, "authenticate",
+                   "setcred(PAM_ESTABLISH_CRED)")
+        as_root = run(command, input=b"pass word\n", code=None,
+                      env=dict(os.environ, KRB5_CONFIG=t.krb5_conf))
+        check(as_root.code != 0, "root made a cache for the user: %s",
+              as_root)
+        b.u.run(*command, input=b"pass word\n")
+        b.uuid_from_now()
         b.step("pam_krb5 as the user")
-    as_root = run(["pamtester", name, user, "authenticate",
-                   "setcred(PAM_ESTABLISH_CRED)"], input=b"pass word\n",
-                  env=dict(os.environ, KRB5_CONFIG=t.krb5_conf), code=None)
-    check(as_root.code != 0, "root made a cache for the user: %s", as_root)
+        b.u.run(*command, input=b"pass word\n")
+        b.step("pam_krb5 again")
     check(m.alive(), "kcmfs died")
