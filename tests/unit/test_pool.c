@@ -70,8 +70,11 @@ END_TEST
 START_TEST(most_at_once)
 {
     struct conn *c[4], *none = (struct conn *)&peer;
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 4; i++) {
         ck_assert_int_eq(pool_get(pool, &caller, &c[i]), 0);
+        /* What was answered was accepted. */
+        ck_assert_int_eq(noop(c[i], &caller), 0);
+    }
     struct caller hasty = caller_for(30);
     ck_assert_int_eq(pool_get(pool, &hasty, &none), -ETIMEDOUT);
     ck_assert_ptr_null(none);
