@@ -88,6 +88,9 @@ kcm_initialize(struct kcm *kcm, const struct caller *caller, const char *name,
     take_defaults(&b, caller, defaults);
     if (r == 0)
         r = kcm_reply_status(&b, n);
+    /* sssd refuses such a name by the code of its quota. */
+    if (r == KCM_QUOTA && kcm_moves_default(kcm) && strchr(name, '/') != NULL)
+        r = KCM_BAD_NAME;
     if (r != 0 || !offset)
         return r;
     /* What exists keeps its offset if INITIALIZE is refused. */

@@ -296,3 +296,54 @@ def hostile_names(t):
     made_cache(t, other, [], "%d:a" % other.uid, principal="x@R")
     for path in ("by-name/" + by_name("%d:a" % other.uid),):
         raises(errno.ENOENT, u.stat, "%s/%s" % (m, path))
+
+
+@test(*ALL)
+def hostile_cache_names(t):
+    """By %XX a path can name any cache: with a slash, a newline, invalid
+    UTF-8.  It is made under exactly that name, or refused: EINVAL."""
+    m = t.mount()
+    u = t.user()
+    for text, raw in (("a%2Fb", b"a/b"), ("n%0Al", b"n\nl"),
+                      ("%FF%FE", b"\xff\xfe"), ("%1B[31m", b"\x1b[31m"),
+                      ("d%2E%2E", b"d.."), ("p%25q", b"p%q"),
+                      ("z%00y", None), ("l" * 200, b"l" * 200)):
+        s = Subject(t, m, u)
+        path = "%s/by-name/%d.%s" % (m, u.uid, text)
+        want = [s.tgt(), s.ticket()]
+        try:
+            u.call(os.mkdir, path)
+            put(u, path + "/cache", s.cache(*want).bytes())
+        except OSError as e:
+            check(raw is None or (t.on == "sssd" and b"/" in raw),
+                  "%s: %s", text, e)
+            check(e.errno == errno.EINVAL, "%s: %s", text, e)
+            continue
+        check(raw is not None, "made a cache with NUL in its name")
+        name = b"%d:%s" % (u.uid, raw)
+        held = [ccfile.parse_cred(c) for c in s.wire.creds(name)]
+        same_creds("KCM", held, want)
+        same_creds("the file", ccfile.parse(u.read(path + "/cache")).creds,
+                   want)
+        u.run("ls", "-l", path, "%s/by-name" % m, "%s/collection" % m)
+        u.call(os.unlink, path + "/cache")
+        check(s.wire.call("GET_PRINCIPAL", name + b"\0").code != 0,
+              "%s is still there", text)
+
+
+@test(*ALL)
+def of_another_client(t):
+    """A credential of another principal than the cache's is taken as KCM:
+    takes it; a cache of another principal replaces the old one whole."""
+    m = t.mount()
+    s = Subject(t, m, t.user())
+    have = [s.tgt(), s.ticket()]
+    s.make(*have)
+    other = ccfile.princ("somebody@ELSE.ORG")
+    have.append(ccfile.ticket(other, "host/x@ELSE.ORG", s.start + 50))
+    append(s.u, s.path(), have[-1].bytes())
+    s.holds(*have)
+    new = [ccfile.tgt(other, s.start)]
+    put(s.u, s.path(), ccfile.Cache(other, new).bytes(),
+        flags=os.O_RDWR | os.O_TRUNC)
+    s.holds(*new, principal=other)
