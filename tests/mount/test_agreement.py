@@ -378,8 +378,8 @@ def default_that_is_to_be_made(t):
 
 @test(*ALL)
 def scan_of_rpc_gssd(t):
-    """Its rules: a name with krb5cc in it, lstat's owner, a regular file, a
-    valid TGT, the newest first."""
+    """[32] Its rules: a name with krb5cc in it, lstat's owner, a regular
+    file, a valid TGT, the newest first."""
     v = Views(t)
     u, other = v.user, t.user()
     other.kinit()

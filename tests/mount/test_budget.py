@@ -56,7 +56,7 @@ def reader(u, path):
 
 @test(*ALL)
 def open_read_close(t):
-    """Of what did not change: OPEN and one lookup, one question."""
+    """[34] Of what did not change: OPEN and one lookup, one question."""
     for count in SIZES[t.on]:
         u, _, path, meter = setup(t, count)
         read = reader(u, path)
