@@ -280,7 +280,7 @@ replace(struct kcm *kcm, const struct caller *caller, const char *name,
     int r = kcm_tell_kcmd(kcm, caller, name);
     if (r == 0 && old != NULL)
         r = kcm_content_of(old, &before, &live);
-    if (r < 0)
+    if (r != 0)
         return r;
     for (size_t i = 0; i < content->count; i++)
         if (!kcm_fits(kcm, name, content->creds[i].len))
