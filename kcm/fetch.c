@@ -232,6 +232,25 @@ use_cred_list(const struct kcm *kcm, size_t missing)
     return missing >= (peer == PEER_SSSD ? 2 : MANY_MISSING);
 }
 
+/* Which credentials s misses; NULL without memory. */
+static bool *
+mark_missing(const struct kcm_snapshot *s)
+{
+    bool *missing = calloc(s->count + 1, sizeof(*missing));
+    for (size_t i = 0; missing != NULL && i < s->count; i++)
+        missing[i] = is_missing(&s->creds[i]);
+    return missing;
+}
+
+/* Forget what a list said of them: they may have been others by then. */
+static void
+forget(struct kcm_snapshot *s, const bool *missing)
+{
+    for (size_t i = 0; i < s->count; i++)
+        if (missing[i])
+            blob_unref(take(s->creds[i].bytes));
+}
+
 /* Fill s from a GET_CRED_LIST reply, in the order of its UUIDs.  CHANGED:
  * the list does not fit s. */
 static int
@@ -365,7 +384,10 @@ complete_checked(struct kcm *kcm, const struct caller *caller,
         CREDS
     };
     _cleanup_(batch_free) struct batch b = {0};
+    _cleanup_(freep) bool *asked = mark_missing(s);
     bool list = missing > 0 && use_cred_list(kcm, missing);
+    if (asked == NULL)
+        return -ENOMEM;
     add_meta(&b, name);
     if (list)
         batch_add_named(&b, KCM_OP_GET_CRED_LIST, name);
@@ -387,9 +409,11 @@ complete_checked(struct kcm *kcm, const struct caller *caller,
         r = take_list_reply(kcm, s, &b, CREDS);
     else
         r = take_each(kcm, s, &b, CREDS);
-    if (r != 0 || same_uuids(s, after) || (!list && shares_one(s, after)))
-        return r;
-    return CHANGED;
+    if (r == 0 && !same_uuids(s, after) && (list || !shares_one(s, after)))
+        r = CHANGED;
+    if (r == CHANGED && list)
+        forget(s, asked);
+    return r;
 }
 
 /*

@@ -327,6 +327,38 @@ START_TEST(lists_change)
 }
 END_TEST
 
+/* The daemon lists in another order since the first list, as sssd does after
+ * each STORE: what the list of credentials said is of no use then. */
+START_TEST(order_changes)
+{
+    uint8_t uuids[6 * KCM_UUID_LEN];
+    struct writer list = {0};
+    initialize("alice@EX.ORG");
+    for (uint32_t n = 1; n <= 6; n++)
+        store(n);
+    ck_assert_int_eq(fetch(), 0);
+    write_u32(&list, 6);
+    for (uint32_t i = 0; i < 6; i++) {
+        struct kcm_snap_cred *c = &known.snapshot->creds[(i + 1) % 6];
+        memcpy(uuids + i * KCM_UUID_LEN, c->uuid, KCM_UUID_LEN);
+        write_u32(&list, (uint32_t)c->bytes->len);
+        write_data(&list, blob_data(c->bytes));
+    }
+    kcm_snapshot_unref(known.snapshot);
+    known = (struct kcm_known){0};
+    struct rule creds = RULE(KCM_OP_GET_CRED_LIST, 1, BODY, 0);
+    struct rule after = RULE(KCM_OP_GET_CRED_UUID_LIST, 3, BODY, 0);
+    creds.body = writer_data(&list);
+    after.body = (struct data){uuids, sizeof(uuids)};
+    peer_rule_set(&peer, 0, creds);
+    peer_rule_set(&peer, 1, after);
+    ck_assert_int_eq(fetch(), 0);
+    ck_assert_uint_eq(peer.hits, 2);
+    check(1, 6);
+    writer_free(&list);
+}
+END_TEST
+
 /* Destroyed between one request and the next: MIT's test server lists a
  * cache that is not there as empty. */
 START_TEST(destroyed_meanwhile)
@@ -478,6 +510,7 @@ main(void)
     tcase_add_loop_test(t, lied_to, 0, LIES);
     tcase_add_loop_test(t, lied_to_later, 0, LIES);
     tcase_add_loop_test(t, lists_change, 0, 4);
+    tcase_add_test(t, order_changes);
     tcase_add_loop_test(t, destroyed_meanwhile, 0, 3);
     tcase_add_loop_test(t, garbage, 0, 3);
     tcase_add_loop_test(t, refused_one, 0, 4);
