@@ -50,9 +50,9 @@ content_of_file(const struct image_file *f, struct kcm_content *content,
     return 0;
 }
 
-int
-change_by_file(struct content *c, const struct caller *caller,
-               const struct image_file *f, struct node *n)
+static int
+replace_by_file(struct content *c, const struct caller *caller,
+                const struct image_file *f, struct node *n)
 {
     struct fs *fs = fs_of(c);
     struct kcm_content content;
@@ -62,8 +62,8 @@ change_by_file(struct content *c, const struct caller *caller,
     int r = content_of_file(f, &content, &creds);
     if (r == 0)
         r = image_of_file(f, &image);
-    if (r == 0 && !content_absent_lately(c))
-        r = content_check(c, caller);
+    if (r == 0)
+        r = content_ending(c, caller, !content_absent_lately(c));
     bool existed = content_exists(c);
     bool empty = !existed && content.count == 0;
     if (r == 0)
@@ -83,6 +83,15 @@ change_by_file(struct content *c, const struct caller *caller,
     content_adopt(c, n, image);
     content_changed_at(c, begun);
     return 0;
+}
+
+int
+change_by_file(struct content *c, const struct caller *caller,
+               const struct image_file *f, struct node *n)
+{
+    int r = replace_by_file(c, caller, f, n);
+    content_ended(c);
+    return r;
 }
 
 int
@@ -244,12 +253,14 @@ change_store_file(struct content *c, const struct caller *caller,
 
 /* --- destroying and moving --------------------------------------------- */
 
-int
-change_destroy_held(struct content *c, const struct caller *caller)
+static int
+destroy(struct content *c, const struct caller *caller)
 {
     struct fs *fs = fs_of(c);
     struct kcm_defaults defaults;
-    int r = user_guard_begin(c->user, caller, false, &defaults);
+    int r = content_ending(c, caller, false);
+    if (r == 0)
+        r = user_guard_begin(c->user, caller, false, &defaults);
     if (r != 0)
         return r;
     int64_t begun = now_ms();
@@ -260,6 +271,14 @@ change_destroy_held(struct content *c, const struct caller *caller)
     content_unlinked(c);
     content_vanish(c);
     content_changed_at(c, begun);
+    return r;
+}
+
+int
+change_destroy_held(struct content *c, const struct caller *caller)
+{
+    int r = destroy(c, caller);
+    content_ended(c);
     return r;
 }
 
@@ -299,7 +318,7 @@ move(struct content *from, struct content *to, const struct caller *caller)
 {
     int r = content_check(from, caller);
     if (r == 0)
-        r = content_check(to, caller);
+        r = content_ending(to, caller, true);
     if (r != 0)
         return r;
     if (from->known.snapshot == NULL)
@@ -331,6 +350,7 @@ change_move(struct content *from, struct content *to,
     r = turn_take(&second->turn, caller);
     if (r == 0) {
         r = move(from, to, caller);
+        content_ended(to);
         turn_give(&second->turn);
     }
     turn_give(&first->turn);

@@ -2,6 +2,7 @@
  * Whether what is shown of a cache is what the daemon holds: checks, and the
  * opens that need them.
  */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -166,8 +167,10 @@ enum told {
  * replaced once more meanwhile; it does so only once.
  */
 static enum told
-told_stale_locked(struct content *c, const struct node *n, pid_t pid)
+told_stale_locked(struct content *c, const struct handle *h)
 {
+    const struct node *n = h->node;
+    pid_t pid = h->caller.pid;
     size_t room = sizeof(c->told_stale) / sizeof(c->told_stale[0]);
     for (size_t i = 0; i < room; i++) {
         struct told_stale *t = &c->told_stale[i];
@@ -177,7 +180,8 @@ told_stale_locked(struct content *c, const struct node *n, pid_t pid)
         t->ino = 0;
         return told;
     }
-    c->told_stale[c->told_next++ % room] = (struct told_stale){pid, n->ino};
+    c->told_stale[c->told_next++ % room] =
+        (struct told_stale){pid, handle_truncates(h), n->ino};
     return TOLD_NOTHING;
 }
 
@@ -190,39 +194,136 @@ forget_told_locked(struct content *c, pid_t pid)
             c->told_stale[i].ino = 0;
 }
 
-/* n shows another image than c does.  What a thread that was told already
- * reads fits what it is told of n, if n was right a moment ago. */
+static struct told_stale *
+find_told_locked(struct content *c, pid_t pid)
+{
+    size_t room = sizeof(c->told_stale) / sizeof(c->told_stale[0]);
+    for (size_t i = 0; i < room; i++)
+        if (c->told_stale[i].ino != 0 && c->told_stale[i].pid == pid)
+            return &c->told_stale[i];
+    return NULL;
+}
+
+int
+content_look_up(struct content *c, const struct caller *caller,
+                struct node **out)
+{
+    struct fs *fs = fs_of(c);
+    struct node *n = NULL;
+    pthread_mutex_lock(&fs->lock);
+    bool again = find_told_locked(c, caller->pid) != NULL;
+    pthread_mutex_unlock(&fs->lock);
+    int r = again ? content_refresh(c, caller, 0) : content_locate(c, caller);
+    if (r != 0)
+        return r;
+    pthread_mutex_lock(&fs->lock);
+    struct told_stale *told = find_told_locked(c, caller->pid);
+    if (!c->exists)
+        forget_told_locked(c, caller->pid);
+    else if (told != NULL && c->image != NULL)
+        n = node_new_locked(fs, NODE_CACHE, c->user->uid, c);
+    if (n != NULL) {
+        n->image = image_ref(c->image);
+        n->reserved = told->truncates;
+    }
+    pthread_mutex_unlock(&fs->lock);
+    *out = n != NULL ? n : content_node(c);
+    return *out != NULL ? 0 : content_exists(c) ? -ENOMEM : KCM_NOT_FOUND;
+}
+
+/*
+ * n is not the cache's file, or others that have it open need what it shows.
+ * A thread that was told so already is given it all the same, but as the
+ * cache is now; a file that is gone stays as it was for who comes by itself
+ * and not by its name.
+ */
 static enum open_outcome
 choose_stale_locked(struct content *c, struct handle *h)
 {
     struct node *n = h->node;
-    enum told told = told_stale_locked(c, n, h->caller.pid);
+    enum told told = told_stale_locked(c, h);
     if (told == TOLD_NOTHING)
         return OPEN_STALE;
-    bool own = told == TOLD_OTHER || n->unlinked || n->moved;
-    h->pinned = image_ref(own ? n->image : c->image);
+    if (told == TOLD_SAME && (n->unlinked || n->moved) && n->image != NULL)
+        h->pinned = image_ref(n->image);
     return OPEN_PINNED;
 }
 
-static enum open_outcome
-choose_locked(struct content *c, struct handle *h, bool grows)
+/*
+ * The kernel takes a file that is opened with O_TRUNC to be empty, by whomever
+ * it is open, and for how long is not told: so it is opened as a file of its
+ * own.  Who comes past all names must do with it.
+ */
+static bool
+needs_own_locked(struct content *c, struct handle *h)
 {
     struct node *n = h->node;
-    /* Its name may be another file's now, or who has it open needs it. */
-    if (n->unlinked || n->moved ||
-        (n->image != c->image && !grows &&
-         (n->opens > 0 || !content_fits_locked(n, c->image))))
-        return choose_stale_locked(c, h);
+    bool own = n->reserved || n->truncating > 0;
+    bool fits = handle_truncates(h) ? n->reserved : !own;
+    return !fits && told_stale_locked(c, h) == TOLD_NOTHING;
+}
+
+static enum open_outcome
+choose_locked(struct content *c, struct handle *h)
+{
+    struct node *n = h->node;
+    bool gone = n->unlinked || n->moved;
+    bool other = n->image != c->image;
+    bool fits = content_fits_locked(n, c->image);
+    if (gone || (other && (n->opens > 0 || !fits))) {
+        enum open_outcome outcome = choose_stale_locked(c, h);
+        if (outcome == OPEN_STALE || gone || n->opens > 0)
+            return outcome;
+    }
+    if (!gone && needs_own_locked(c, h))
+        return OPEN_STALE;
     forget_told_locked(c, h->caller.pid);
     if (n->image != c->image) {
         image_unref(n->image);
         n->image = image_ref(c->image);
         n->image_serial++;
     }
-    if (c->node == NULL)
+    if (c->node == NULL && fits)
         c->node = n;
     h->image_serial = n->image_serial;
+    if (!fits || n->truncating > 0 || n->reserved)
+        return OPEN_DIRECT;
     return n->image_serial > n->kernel_serial ? OPEN_FRESH : OPEN_KEEP;
+}
+
+/*
+ * With the turn, after a check: what n shows with what has gone since marked
+ * as removed, and what is new behind it.  So it is not shorter than what
+ * fstat() says of n.
+ */
+static int
+merge_shown(struct content *c, struct node *n, struct image **out)
+{
+    struct fs *fs = fs_of(c);
+    _cleanup_(kcm_snapshot_unrefp) struct kcm_snapshot *s =
+        content_snapshot(c);
+    pthread_mutex_lock(&fs->lock);
+    _cleanup_(image_unrefp) struct image *shown =
+        n->image != NULL ? image_ref(n->image) : NULL;
+    pthread_mutex_unlock(&fs->lock);
+    assert(s != NULL);
+    return shown != NULL ? image_merge(shown, s, out) : image_render(s, out);
+}
+
+static int
+pin(struct content *c, struct handle *h)
+{
+    struct fs *fs = fs_of(c);
+    _cleanup_(image_unrefp) struct image *merged = NULL;
+    int r = merge_shown(c, h->node, &merged);
+    if (r != 0)
+        return r;
+    pthread_mutex_lock(&fs->lock);
+    assert(h->pinned == NULL);
+    h->pinned = take(merged);
+    h->unchecked = false;
+    pthread_mutex_unlock(&fs->lock);
+    return 0;
 }
 
 /*
@@ -240,14 +341,17 @@ open_unchecked(struct content *c, struct handle *h)
     pthread_mutex_lock(&fs->lock);
     /* Not where others read: they would see its end without what came
      * between. */
-    h->unchecked = c->exists && c->node == n && n->opens == 0 &&
+    h->unchecked = c->exists && !c->ending && c->node == n && n->opens == 0 &&
                    !n->unlinked && !n->moved && n->image != NULL &&
                    n->image == c->image &&
                    now_ms() - c->checked_ms <= FRESH_MS;
-    if (h->unchecked)
+    bool unchecked = h->unchecked;
+    if (unchecked) {
+        forget_told_locked(c, h->caller.pid);
         content_opened_locked(n);
+    }
     pthread_mutex_unlock(&fs->lock);
-    return h->unchecked;
+    return unchecked;
 }
 
 int
@@ -256,46 +360,142 @@ content_catch_up(struct content *c, struct handle *h,
 {
     struct fs *fs = fs_of(c);
     struct node *n = h->node;
-    int r = content_refresh(c, caller, 0);
+    int r = refresh_and_hold(c, caller);
     if (r != 0)
         return r;
     pthread_mutex_lock(&fs->lock);
-    if (h->unchecked && n->image != c->image && !n->unlinked) {
-        if (c->image != NULL && image_same_header(c->image, n->image))
-            h->pinned = image_ref(c->image);
-        else
-            r = -ESTALE;
-    }
-    h->unchecked = false;
+    bool other = h->unchecked && n->image != c->image && !n->unlinked;
+    /* It may have read the header that n shows. */
+    if (other && (c->image == NULL || !image_same_header(c->image, n->image)))
+        r = -ESTALE;
+    if (!other)
+        h->unchecked = false;
     pthread_mutex_unlock(&fs->lock);
+    if (other && r == 0)
+        r = pin(c, h);
+    turn_give(&c->turn);
+    return r;
+}
+
+/* A node of c that is open unchecked, with a reference, or NULL. */
+static struct node *
+find_unchecked(struct content *c)
+{
+    struct fs *fs = fs_of(c);
+    struct node *n = NULL;
+    pthread_mutex_lock(&fs->lock);
+    for (struct handle *h = fs->handles; h != NULL && n == NULL; h = h->next)
+        if (h->unchecked && h->node->content == c)
+            n = node_ref_locked(h->node);
+    pthread_mutex_unlock(&fs->lock);
+    return n;
+}
+
+/* The same of all handles on n as content_catch_up() of one. */
+static int
+settle(struct content *c, struct node *n)
+{
+    struct fs *fs = fs_of(c);
+    _cleanup_(image_unrefp) struct image *merged = NULL;
+    int r = c->image != NULL ? merge_shown(c, n, &merged) : 0;
+    if (r != 0)
+        return r;
+    pthread_mutex_lock(&fs->lock);
+    for (struct handle *h = fs->handles; h != NULL; h = h->next) {
+        if (h->node != n || !h->unchecked)
+            continue;
+        h->unchecked = false;
+        if (merged != NULL && n->image != c->image)
+            h->pinned = image_ref(merged);
+    }
+    pthread_mutex_unlock(&fs->lock);
+    return 0;
+}
+
+int
+content_ending(struct content *c, const struct caller *caller, bool all)
+{
+    struct fs *fs = fs_of(c);
+    struct node *n;
+    pthread_mutex_lock(&fs->lock);
+    c->ending = true;
+    pthread_mutex_unlock(&fs->lock);
+    n = find_unchecked(c);
+    int r = all || n != NULL ? content_check(c, caller) : 0;
+    while (n != NULL) {
+        if (r == 0)
+            r = settle(c, n);
+        node_unref(fs, n);
+        n = r == 0 ? find_unchecked(c) : NULL;
+    }
+    return r;
+}
+
+void
+content_ended(struct content *c)
+{
+    struct fs *fs = fs_of(c);
+    pthread_mutex_lock(&fs->lock);
+    c->ending = false;
+    pthread_mutex_unlock(&fs->lock);
+}
+
+/* With the turn: n may follow c, also if it is not its node any more. */
+static void
+grow(struct content *c, struct node *n)
+{
+    struct fs *fs = fs_of(c);
+    pthread_mutex_lock(&fs->lock);
+    bool grows = c->image != NULL && n->image != NULL &&
+                 n->image != c->image && !n->unlinked && !n->moved &&
+                 image_extends(c->image, n->image);
+    pthread_mutex_unlock(&fs->lock);
+    if (grows)
+        content_grow(n, c->image);
+}
+
+/* With the turn, after a check. */
+static int
+open_checked(struct content *c, struct handle *h, enum open_outcome *outcome)
+{
+    struct fs *fs = fs_of(c);
+    struct node *n = h->node;
+    int r = 0;
+    grow(c, n);
+    pthread_mutex_lock(&fs->lock);
+    if (!c->exists) {
+        enum told told = told_stale_locked(c, h);
+        *outcome = OPEN_STALE;
+        r = told != TOLD_NOTHING ? KCM_NOT_FOUND : 0;
+    } else {
+        *outcome = choose_locked(c, h);
+    }
+    if (*outcome != OPEN_STALE)
+        content_opened_locked(n);
+    if (*outcome != OPEN_STALE && handle_truncates(h)) {
+        h->truncating = true;
+        n->truncating++;
+        n->reserved = false;
+    }
+    bool pinned = h->pinned != NULL;
+    pthread_mutex_unlock(&fs->lock);
+    if (*outcome == OPEN_PINNED && !pinned)
+        r = pin(c, h);
+    if (*outcome != OPEN_STALE && r != 0)
+        handle_close(fs, h);
     return r;
 }
 
 int
 content_open(struct content *c, struct handle *h, enum open_outcome *outcome)
 {
-    struct fs *fs = fs_of(c);
-    struct node *n = h->node;
     *outcome = OPEN_KEEP;
     if (open_unchecked(c, h))
         return 0;
     int r = refresh_and_hold(c, &h->caller);
     if (r != 0)
         return r;
-    pthread_mutex_lock(&fs->lock);
-    if (!c->exists) {
-        enum told told = told_stale_locked(c, n, h->caller.pid);
-        *outcome = OPEN_STALE;
-        r = told != TOLD_NOTHING ? KCM_NOT_FOUND : 0;
-    } else {
-        bool grows = n->image != NULL && n->image != c->image &&
-                     image_extends(c->image, n->image);
-        *outcome = choose_locked(c, h, grows);
-        if (*outcome != OPEN_STALE) {
-            content_opened_locked(n);
-        }
-    }
-    pthread_mutex_unlock(&fs->lock);
+    r = open_checked(c, h, outcome);
     turn_give(&c->turn);
     return r;
 }

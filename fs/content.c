@@ -52,6 +52,24 @@ next_mtime(struct timespec before)
     return before;
 }
 
+void
+content_tell_end(struct fs *fs, struct node *n)
+{
+    pthread_mutex_lock(&fs->lock);
+    const struct image *i = n->image;
+    size_t len = n->old_len > 0 ? n->old_len : i != NULL ? i->len : 0;
+    bool longer = len > n->stored_len;
+    uint8_t last = longer ? image_bytes(i).p[len - 1] : 0;
+    pthread_mutex_unlock(&fs->lock);
+    if (!longer || fs->store_end == NULL)
+        return;
+    fs->store_end(fs, n->ino, (off_t)len, last);
+    pthread_mutex_lock(&fs->lock);
+    if (len > n->stored_len)
+        n->stored_len = len;
+    pthread_mutex_unlock(&fs->lock);
+}
+
 /*
  * A file that somebody reads grew from n->old_len: before the kernel learns of
  * its new size, it must forget the page of its old end, where zeros follow.
@@ -64,6 +82,7 @@ drop_end(struct fs *fs, struct node *n)
     pthread_mutex_lock(&fs->lock);
     n->old_len = 0;
     pthread_mutex_unlock(&fs->lock);
+    content_tell_end(fs, n);
     /* What it was told of the size meanwhile is old, too. */
     if (fs->drop_pages != NULL)
         fs->drop_pages(fs, n->ino, -1);
@@ -87,6 +106,29 @@ grow_locked(struct node *n, const struct image *image, unsigned opens)
     n->old_len = n->image->len;
     n->refs++;
     return true;
+}
+
+/* Under the lock: n shows image; what it replaces is returned. */
+static struct image *
+swap_locked(struct node *n, struct image *image)
+{
+    struct image *old = n->image;
+    n->image = image_ref(image);
+    n->image_serial++;
+    return old;
+}
+
+void
+content_grow(struct node *n, struct image *image)
+{
+    struct fs *fs = n->content->user->fs;
+    pthread_mutex_lock(&fs->lock);
+    bool grown = grow_locked(n, image, 0);
+    struct image *old = swap_locked(n, image);
+    pthread_mutex_unlock(&fs->lock);
+    if (grown)
+        drop_end(fs, n);
+    image_unref(old);
 }
 
 /*
@@ -261,16 +303,6 @@ content_exists(struct content *c)
     return exists;
 }
 
-/* Under the lock: n shows image; what it replaces is returned. */
-static struct image *
-swap_locked(struct node *n, struct image *image)
-{
-    struct image *old = n->image;
-    n->image = image_ref(image);
-    n->image_serial++;
-    return old;
-}
-
 void
 content_written(struct content *c, struct node *n, struct image *image)
 {
@@ -357,12 +389,14 @@ content_adopt(struct content *c, struct node *n, struct image *image)
         settle_locked(c, n);
         draft = take(n->draft);
         old[0] = swap_locked(n, image);
-        c->node = n;
+        c->node =
+            content_fits_locked(n, image) && n->truncating == 0 ? n : NULL;
     }
     c->image = image_ref(image);
     c->mtime = next_mtime(c->mtime);
     c->exists = true;
     c->asleep = false;
+    c->check_finished = 0; /* what is known is what was replaced */
     pthread_mutex_unlock(&fs->lock);
     image_unref(old[0]);
     image_unref(old[1]);

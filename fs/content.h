@@ -16,4 +16,7 @@ int content_update(struct content *c);
  */
 bool content_fits_locked(const struct node *n, const struct image *image);
 
+/* n shows image, which extends what it showed.  With the turn. */
+void content_grow(struct node *n, struct image *image);
+
 #endif

@@ -107,9 +107,11 @@ struct content {
     uint8_t uuid[KCM_UUID_LEN]; /* last seen; all zero: not yet */
     int64_t reserved_until;     /* the directory outlives its cache */
     bool reserved_by_mkdir;
+    bool ending;         /* no file of it may be opened unchecked */
     struct node *unborn; /* created, not yet a cache; not counted */
     struct told_stale {
         pid_t pid; /* a thread that was answered ESTALE */
+        bool truncates;
         uint64_t ino;
     } told_stale[32];
     unsigned told_next;
@@ -128,6 +130,8 @@ struct node {
     bool keyed;       /* in the key table: can be found by name */
     /* NODE_CACHE and NODE_SCRATCH, under fs->lock: */
     unsigned opens;      /* handles */
+    unsigned truncating; /* of which so many were opened by O_TRUNC */
+    bool reserved;       /* for one that will be */
     bool counted;        /* in content->open_nodes */
     struct image *image; /* what it shows; NULL: draft */
     struct blob *text;   /* generated text, while it is open */
@@ -137,6 +141,7 @@ struct node {
     char *target;        /* of a symlink that is scratch */
     size_t old_len;      /* of an image that grew, until the kernel may know */
     size_t kernel_len;   /* what the kernel may take the length to be */
+    size_t stored_len;   /* and what it takes it to be at least */
     uint64_t image_serial;  /* counts the images shown */
     uint64_t kernel_serial; /* the kernel has no pages of older ones */
     bool unlinked;
@@ -150,6 +155,8 @@ struct handle {
     struct caller caller; /* who opened; deadline and wake are set anew */
     int flags;
     bool unchecked;        /* of what is behind the header; fs->lock */
+    bool truncating;       /* counted so in its node; fs->lock */
+    bool direct;           /* it is read past the kernel's pages */
     uint64_t image_serial; /* of the node when h was opened; fs->lock */
     struct image *pinned;  /* what it reads, if not its node's */
     struct blob *text;
@@ -172,6 +179,9 @@ struct fs {
     /* Have the kernel drop its pages of ino from there on; may wait for READs
      * that are being answered.  NULL: one thread would wait for itself. */
     void (*drop_pages)(struct fs *fs, uint64_t ino, off_t from);
+    /* Have it take ino to end there, with that byte, if it took it to end
+     * before; may wait for READs, too. */
+    void (*store_end)(struct fs *fs, uint64_t ino, off_t end, uint8_t last);
     void (*ready)(void *arg); /* when the kernel's INIT was answered */
     void *ready_arg;
     pthread_mutex_t lock;
@@ -275,6 +285,7 @@ void handle_free(struct fs *fs, struct handle *h);
 /* Its file is not open by it any more. */
 void handle_close(struct fs *fs, struct handle *h);
 bool handle_is_writer(const struct handle *h);
+bool handle_truncates(const struct handle *h);
 /* At the end: the kernel does not release what a mount that goes has open. */
 void handles_free(struct fs *fs);
 
@@ -378,11 +389,19 @@ int content_check(struct content *c, const struct caller *caller);
 /* The cache is gone. With the turn. */
 void content_vanish(struct content *c);
 
+/*
+ * The node that shows c, for a LOOKUP: with one reference.  Who looks again
+ * because what it found was stale gets one that nobody else has open.
+ */
+int content_look_up(struct content *c, const struct caller *caller,
+                    struct node **out);
+
 /* What an open of a cache file gets. */
 enum open_outcome {
     OPEN_KEEP,   /* the kernel's pages are right */
     OPEN_FRESH,  /* they are not */
-    OPEN_PINNED, /* h->pinned, past the kernel's pages */
+    OPEN_DIRECT, /* past the kernel's pages, which may be too many */
+    OPEN_PINNED, /* the same, but h->pinned */
     OPEN_STALE,  /* look the path up again */
 };
 
@@ -398,9 +417,21 @@ void content_used_locked(struct handle *h);
 /* Before h, opened unchecked to append, reads what is behind the header. */
 int content_catch_up(struct content *c, struct handle *h,
                      const struct caller *caller);
+/*
+ * With the turn, around a change that ends the files of c: what was opened
+ * unchecked is checked now (or all of c is), and no more is until the end.
+ */
+int content_ending(struct content *c, const struct caller *caller, bool all);
+void content_ended(struct content *c);
 /* A handle on a cache file, scratch file or unborn cache comes and goes. */
 void content_opened_locked(struct node *n);
 void content_closed(struct fs *fs, struct node *n);
+/*
+ * The kernel is to take n to be as long as it is.  What GETATTR and LOOKUP
+ * say is not enough: it leaves the answer aside when it was told meanwhile
+ * that attributes changed, and reads to the end that it knew.
+ */
+void content_tell_end(struct fs *fs, struct node *n);
 /* The node that shows c now, with one reference; NULL: there is no cache. */
 struct node *content_node(struct content *c);
 /* A snapshot of c as of the last refresh, or NULL. */

@@ -82,6 +82,11 @@ void
 handle_close(struct fs *fs, struct handle *h)
 {
     if (is_plain_file(h->node)) {
+        pthread_mutex_lock(&fs->lock);
+        if (h->truncating)
+            h->node->truncating--;
+        h->truncating = false;
+        pthread_mutex_unlock(&fs->lock);
         content_closed(fs, h->node);
     } else {
         pthread_mutex_lock(&fs->lock);
@@ -95,4 +100,10 @@ bool
 handle_is_writer(const struct handle *h)
 {
     return (h->flags & O_ACCMODE) != O_RDONLY;
+}
+
+bool
+handle_truncates(const struct handle *h)
+{
+    return handle_is_writer(h) && (h->flags & O_TRUNC) != 0;
 }

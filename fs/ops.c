@@ -189,11 +189,17 @@ attr_timeout(const struct node *n)
 /* How long it may keep a name in dir.  A directory that several users enter
  * gives each something else for a name: not at all. */
 static double
-entry_timeout(const struct fs *fs, const struct node *dir,
-              const struct node *n)
+entry_timeout(struct fs *fs, const struct node *dir, const struct node *n)
 {
     if (n->uid == EVERYBODY)
         return TIMEOUT_FIXED;
+    if (n->kind == NODE_CACHE) {
+        pthread_mutex_lock(&fs->lock);
+        bool own = n->content->node != n; /* content_look_up() */
+        pthread_mutex_unlock(&fs->lock);
+        if (own)
+            return 0;
+    }
     bool one_user = fs->config.one_user && n->kind == NODE_CACHE_DIR;
     return dir->uid == EVERYBODY && !one_user ? 0 : TIMEOUT_FILE;
 }
@@ -254,6 +260,14 @@ drop_pages(struct fs *fs, uint64_t ino, off_t from)
 }
 
 static void
+store_end(struct fs *fs, uint64_t ino, off_t end, uint8_t last)
+{
+    struct fuse_bufvec v = FUSE_BUFVEC_INIT(1);
+    v.buf[0].mem = &last;
+    (void)fuse_lowlevel_notify_store(fs->session, ino, end - 1, &v, 0);
+}
+
+static void
 op_init(void *userdata, struct fuse_conn_info *conn)
 {
     struct fs *fs = userdata;
@@ -265,8 +279,10 @@ op_init(void *userdata, struct fuse_conn_info *conn)
     /* Else one user's hanging LOOKUP or READDIR would block all others in the
      * same directory; see also mount.c. */
     conn->want |= conn->capable & FUSE_CAP_PARALLEL_DIROPS;
-    if (!fs->config.single_threaded)
+    if (!fs->config.single_threaded) {
         fs->drop_pages = drop_pages;
+        fs->store_end = store_end;
+    }
     if (fs->ready != NULL)
         fs->ready(fs->ready_arg);
 }

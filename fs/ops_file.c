@@ -77,6 +77,9 @@ op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     pthread_mutex_lock(&fs->lock);
     content_used_locked(h);
     struct image *image = h->pinned != NULL ? h->pinned : h->node->image;
+    size_t end = image != NULL ? image->len : 0;
+    if (h->direct && h->pinned == NULL && h->node->old_len > 0)
+        end = h->node->old_len; /* as GETATTR has it */
     struct draft *draft = h->draft != NULL ? h->draft : h->node->draft;
     _cleanup_(image_unrefp) struct image *held =
         image != NULL ? image_ref(image) : NULL;
@@ -91,7 +94,7 @@ op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     else if (text != NULL)
         reply_bytes(req, blob_data(text), size, off);
     else if (held != NULL)
-        reply_bytes(req, image_bytes(held), size, off);
+        reply_bytes(req, (struct data){image_bytes(held).p, end}, size, off);
     else
         fuse_reply_err(req, EIO);
 }

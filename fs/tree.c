@@ -98,16 +98,10 @@ lookup_cache_dir(struct user *u, struct node *dir, const char *file,
 static int
 lookup_file(struct content *c, const struct caller *caller, struct node **out)
 {
-    int r = content_locate(c, caller);
-    if (r != 0)
-        return r;
-    *out = content_node(c);
-    if (*out != NULL)
-        return 0;
-    if (content_exists(c))
-        return -ENOMEM;
-    content_tell_absent(c, caller);
-    return KCM_NOT_FOUND;
+    int r = content_look_up(c, caller, out);
+    if (r == KCM_NOT_FOUND)
+        content_tell_absent(c, caller);
+    return r;
 }
 
 /* The file of a cache, by the name of the cache. */
