@@ -10,7 +10,7 @@ import subprocess
 import threading
 
 import ccfile
-from harness import test
+from harness import ALL, test
 from util import DEADLINE, Failed, check, eq, wait_for
 
 MIB = 1 << 20
@@ -58,7 +58,7 @@ def until_refused(most, function):
     return most, 0
 
 
-@test("kcmd", "heimdal")
+@test("kcmd", "heimdal", "embedded")
 def ten_thousand_handles(t):
     m = t.mount()
     a, b = abuser_and_victim(t)
@@ -82,7 +82,7 @@ def ten_thousand_handles(t):
     works(m, a)
 
 
-@test("kcmd", "heimdal")
+@test(*ALL)
 def scratch_without_end(t):
     m = t.mount()
     a, b = abuser_and_victim(t)
@@ -181,7 +181,7 @@ def ten_thousand_directories(t):
     check(works_still, "the abuser's own cache")
 
 
-@test("kcmd", "heimdal")
+@test(*ALL)
 def locks_held(t):
     """Of every kind, on all that both can open."""
     m = t.mount()
@@ -208,7 +208,7 @@ def locks_held(t):
             os.close(fd)
 
 
-@test("kcmd", "heimdal")
+@test(*ALL)
 def stopped_in_the_middle(t):
     """Readers and writers that got SIGSTOP hold nobody up."""
     m = t.mount()
@@ -249,7 +249,7 @@ while True:
 """
 
 
-@test("kcmd", "heimdal")
+@test("kcmd", "heimdal", "embedded")
 def lookup_flood(t):
     """Names that do not exist cost the daemon nothing that stays."""
     m = t.mount()

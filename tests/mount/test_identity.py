@@ -150,7 +150,7 @@ def fsuid_alone(t):
     eq(result, {"got": u.principal})
 
 
-@test("kcmd", "heimdal")
+@test(*ALL)
 def setuid_program(t):
     """It has the files of whom it belongs to, not of who started it."""
     m = t.mount()
@@ -205,7 +205,7 @@ def in_user_namespace(process_uid, uid_map, *command):
     return status
 
 
-@test("heimdal", "sssd", "kcmd")
+@test(*ALL)
 def user_namespaces(t):
     """Inside, one is who one is on the host, whatever the name there."""
     m = t.mount()
