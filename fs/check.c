@@ -218,9 +218,11 @@ content_look_up(struct content *c, const struct caller *caller,
         return r;
     pthread_mutex_lock(&fs->lock);
     struct told_stale *told = find_told_locked(c, caller->pid);
-    if (!c->exists)
+    /* Not for one that is being made: it may be there when it is opened, and
+     * be stale; only a second time that is not told. */
+    if (!c->exists && c->unborn == NULL)
         forget_told_locked(c, caller->pid);
-    else if (told != NULL && c->image != NULL)
+    else if (c->exists && told != NULL && c->image != NULL)
         n = node_new_locked(fs, NODE_CACHE, c->user->uid, c);
     if (n != NULL) {
         n->image = image_ref(c->image);
