@@ -3,7 +3,9 @@
  */
 #include <string.h>
 
-#include "fs/fs.h"
+#include "fs/content.h"
+#include "fs/draft.h"
+#include "fs/tree.h"
 
 static mode_t
 mode_of(enum node_kind kind)

@@ -6,6 +6,9 @@
  * node show it.  A change that fails leaves everything as it was.
  */
 #include "fs/change.h"
+#include "fs/content.h"
+#include "fs/tree.h"
+#include "fs/user.h"
 
 #include <errno.h>
 #include <string.h>

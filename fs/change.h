@@ -1,11 +1,41 @@
 /*
- * Between change.c (what becomes of caches) and write.c (what is written to
- * open files).  All with the content's turn.
+ * What becomes of caches, and of what is written to open files.
  */
 #ifndef FS_CHANGE_H
 #define FS_CHANGE_H
 
 #include "fs/fs.h"
+
+/* --- write.c: open files ------------------------------------------------- */
+
+/* These with h->lock, as h->caller. */
+/* A cache that exists was opened for writing. */
+int change_opened(struct handle *h);
+/* Bytes written at off (O_APPEND: at the end): 0 or an error. */
+int change_write(struct handle *h, off_t off, struct data data);
+/* Commit what is complete; -EINVAL for what cannot be a cache. */
+int change_flush(struct handle *h);
+/* ftruncate() on an open file. */
+int change_truncate(struct handle *h, off_t size);
+
+/* --- change.c: what becomes of caches ------------------------------------ */
+
+/* Replace c's content by the file in bytes; n becomes its node. */
+int change_replace(struct content *c, const struct caller *caller,
+                   struct data bytes, struct node *n);
+int change_destroy(struct content *c, const struct caller *caller);
+int change_move(struct content *from, struct content *to,
+                const struct caller *caller);
+int change_remove_ticket(struct content *c, const struct caller *caller,
+                         bool config, const char *name);
+/* Store the tickets of a FILE cache into c. */
+int change_store_file(struct content *c, const struct caller *caller,
+                      struct data bytes);
+int change_set_config(struct content *c, const struct caller *caller,
+                      const char *file, struct data value);
+
+/* --- between change.c and write.c, with the content's turn ----------------
+ */
 
 /* Is it a credential at all?  Zero bytes can be parsed as one, of nobody for
  * nothing. */

@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "fs/content.h"
+#include "fs/node.h"
+#include "fs/user.h"
 
 static struct fs *
 fs_of(const struct content *c)

@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fs/fs.h"
+#include "fs/content.h"
+#include "fs/tree.h"
+#include "fs/user.h"
 
 #define COLLECTION_MAX 62
 

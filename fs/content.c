@@ -7,6 +7,10 @@
 #include <string.h>
 
 #include "fs/content.h"
+#include "fs/draft.h"
+#include "fs/node.h"
+#include "fs/tree.h"
+#include "fs/user.h"
 
 static struct fs *
 fs_of(const struct content *c)

@@ -19,7 +19,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fs/fs.h"
+#include "fs/user.h"
 #include "kcm/log.h"
 
 /* So soon a tool creates again what it has unlinked. */

@@ -5,7 +5,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "fs/fs.h"
+#include "fs/draft.h"
+#include "fs/user.h"
 
 /* Accounts are atomic: a draft's lock is taken within fs->lock, never the
  * other way round, and draft_unref() may be called with either. */

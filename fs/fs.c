@@ -1,7 +1,8 @@
 /*
  * The file system as a whole: made before the mount, freed after it.
  */
-#include "fs/fs.h"
+#include "fs/node.h"
+#include "fs/user.h"
 
 #include <errno.h>
 #include <unistd.h>

@@ -3,7 +3,11 @@
  */
 #include <fcntl.h>
 
-#include "fs/fs.h"
+#include "fs/content.h"
+#include "fs/draft.h"
+#include "fs/node.h"
+#include "fs/tree.h"
+#include "fs/user.h"
 #include "kcm/log.h"
 
 struct handle *

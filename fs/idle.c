@@ -12,7 +12,9 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "fs/fs.h"
+#include "fs/draft.h"
+#include "fs/tree.h"
+#include "fs/user.h"
 #include "kcm/log.h"
 #include "kcm/notify.h"
 

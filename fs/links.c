@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fs/fs.h"
+#include "fs/tree.h"
+#include "fs/user.h"
 
 int
 tree_readlink(struct fs *fs, struct node *n, const struct caller *caller,

@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 #include "background.h"
-#include "fs.h"
+#include "fs/fs.h"
 #include "idle.h"
 #include "kcm/conf.h"
 #include "kcm/confine.h"

@@ -14,7 +14,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "fs.h"
+#include "fs/user.h"
 #include "kcm/log.h"
 #include "kcm/mem.h"
 #include "kcm/wait.h"

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <uuid/uuid.h>
 
-#include "fs/fs.h"
+#include "fs/tree.h"
 
 static bool
 must_escape(unsigned char c)

@@ -6,7 +6,9 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "fs/fs.h"
+#include "fs/draft.h"
+#include "fs/node.h"
+#include "fs/user.h"
 #include "kcm/log.h"
 
 #define FIRST_BUCKETS 1024

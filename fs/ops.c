@@ -2,6 +2,9 @@
  * Requests: who asks, about what, and the common answers; the table.
  */
 #include "fs/ops.h"
+#include "fs/node.h"
+#include "fs/tree.h"
+#include "fs/user.h"
 
 #include <errno.h>
 #include <string.h>

@@ -10,7 +10,7 @@
 #endif
 #include <fuse_lowlevel.h>
 
-#include "fs/fs.h"
+#include "fs/user.h"
 
 struct request {
     fuse_req_t req;

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/node.h"
 #include "fs/ops.h"
+#include "fs/tree.h"
 
 /* The kernel replaces it by what LOOKUP says; any non-zero number will do. */
 #define UNKNOWN_INO 0xffffffffu

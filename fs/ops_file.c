@@ -6,7 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/change.h"
+#include "fs/content.h"
+#include "fs/draft.h"
+#include "fs/node.h"
 #include "fs/ops.h"
+#include "fs/user.h"
 
 static void
 reply_bytes(fuse_req_t req, struct data d, size_t size, off_t off)

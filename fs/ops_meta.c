@@ -11,7 +11,10 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
+#include "fs/content.h"
 #include "fs/ops.h"
+#include "fs/tree.h"
+#include "fs/user.h"
 #include "kcm/cred.h"
 #include "kcm/describe.h"
 

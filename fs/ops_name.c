@@ -5,7 +5,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/change.h"
+#include "fs/content.h"
+#include "fs/draft.h"
+#include "fs/node.h"
 #include "fs/ops.h"
+#include "fs/tree.h"
+#include "fs/user.h"
 #include "kcm/log.h"
 
 /* The directory of a cache that was unlinked outlives it this long. */

@@ -6,7 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/change.h"
+#include "fs/content.h"
+#include "fs/draft.h"
+#include "fs/node.h"
 #include "fs/ops.h"
+#include "fs/tree.h"
+#include "fs/user.h"
 
 /* A generated file: its bytes are those of this moment. */
 static int

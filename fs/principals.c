@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fs/fs.h"
+#include "fs/content.h"
+#include "fs/tree.h"
+#include "fs/user.h"
 #include "kcm/describe.h"
 
 /* A cache and its principal as text. */

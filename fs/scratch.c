@@ -6,7 +6,9 @@
 #include <errno.h>
 #include <string.h>
 
-#include "fs/fs.h"
+#include "fs/draft.h"
+#include "fs/node.h"
+#include "fs/user.h"
 
 /* One name beside a cache, whichever way its directory was reached. */
 static uint64_t

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fs/fs.h"
+#include "fs/user.h"
 #include "fs/version.h"
 #include "kcm/log.h"
 #include "kcm/server.h"

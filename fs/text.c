@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fs/fs.h"
+#include "fs/content.h"
+#include "fs/tree.h"
+#include "fs/user.h"
 #include "kcm/describe.h"
 
 /* A blob of a malloc'ed string, which is freed. */

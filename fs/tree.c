@@ -5,7 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fs/fs.h"
+#include "fs/content.h"
+#include "fs/draft.h"
+#include "fs/node.h"
+#include "fs/tree.h"
+#include "fs/user.h"
 
 /* --- a small list type ------------------------------------------------- */
 

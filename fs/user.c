@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fs/fs.h"
+#include "fs/tree.h"
+#include "fs/user.h"
 #include "kcm/log.h"
 
 /* UUIDs remembered of caches that are gone or have another one now. */

@@ -17,6 +17,9 @@
 #include <string.h>
 
 #include "fs/change.h"
+#include "fs/content.h"
+#include "fs/draft.h"
+#include "fs/user.h"
 
 /* A record that is not complete by then is none. */
 #define RECORD_MAX ((size_t)10 * 1024 * 1024)

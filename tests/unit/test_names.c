@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fs/fs.h"
+#include "fs/tree.h"
+#include "fs/user.h"
 
 static const struct form_row {
     const char *name, *form;

@@ -7,8 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fs/fs.h"
+#include "fs/draft.h"
 #include "fs/idle.h"
+#include "fs/node.h"
+#include "fs/user.h"
 #include "kcm/mem.h"
 #include "kcm/server.h"
 
