@@ -203,6 +203,8 @@ entry_timeout(struct fs *fs, const struct node *dir, const struct node *n)
         if (own)
             return 0;
     }
+    if (n->kind == NODE_SCRATCH)
+        return 0; /* what is created in tickets/ is gone when it is stored */
     bool one_user = fs->config.one_user && n->kind == NODE_CACHE_DIR;
     return dir->uid == EVERYBODY && !one_user ? 0 : TIMEOUT_FILE;
 }

@@ -97,6 +97,9 @@ open_any(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
     if (handle_is_writer(h) && fs->config.read_only)
         return -EROFS;
     _cleanup_(draft_unrefp) struct draft *draft = draft_of(fs, n);
+    /* The kernel may remember its name for longer than it has it. */
+    if (draft != NULL && n->kind == NODE_CACHE && n->unlinked)
+        return -ESTALE;
     if (draft != NULL)
         return open_draft(fs, h, draft, fi);
     if (n->kind == NODE_CACHE)

@@ -55,6 +55,20 @@ def described_as_soon_as_made(t):
 
 
 @test(*ALL)
+def into_tickets_by_one_name(t):
+    """A file made in tickets/ is stored and gone at its close: the next of
+    that name is another one, also at once."""
+    s = Subject(t, t.mount(), t.user())
+    have = [s.tgt()]
+    s.make(*have)
+    for _ in range(3):
+        have.append(s.ticket())
+        put(s.u, s.dir() + "/tickets/copied", s.cache(have[-1]).bytes(),
+            flags=os.O_WRONLY | os.O_CREAT)
+        s.holds(*have)
+
+
+@test(*ALL)
 def append_by_every_form(t):
     """[6] One write of one credential, as krb5_cc_store_cred does it."""
     m = t.mount()
