@@ -132,9 +132,13 @@ $B/libfs.a: $(FS_PLAIN)
 	rm -f $@
 	$(AR) rcs $@ $^
 
+# What a test makes fail.
+UNIT_WRAP_test_failing := malloc calloc realloc reallocarray strdup strndup \
+	mmap socket connect eventfd
 $B/unit/%: $B/tests/unit/%.o $B/libfs.a $B/libkcm.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(UUID_LIBS) $(KCM_LIBS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $(addprefix -Wl$(comma)--wrap=,$(UNIT_WRAP_$*)) \
+	    $^ $(CHECK_LIBS) $(UUID_LIBS) $(KCM_LIBS)
 
 # Where a target stands in for what a function does.
 FUZZ_WRAP_reply := conn_open

@@ -479,9 +479,10 @@ edit_each(struct kcm *kcm, const struct caller *caller, const char *name,
         return KCM_UNSUPPORTED;
     size_t stored = 0;
     int r = kcm_content_of(old, &before, &live);
+    if (r != 0)
+        return r;
     /* What is new comes first: if it is refused, nothing is lost. */
-    if (r == 0)
-        r = kcm_store(kcm, caller, name, creds, count, &stored);
+    r = kcm_store(kcm, caller, name, creds, count, &stored);
     if (r == 0)
         r = remove_each(kcm, caller, name, old, remove);
     if (r != 0 && (r != KCM_UNSUPPORTED || stored > 0))
@@ -547,8 +548,9 @@ edit_by_store(struct kcm *kcm, const struct caller *caller, const char *name,
         return KCM_UNSUPPORTED;
     size_t stored = 0;
     int r = kcm_content_of(old, &before, &live);
-    if (r == 0)
-        r = kcm_store(kcm, caller, name, creds, count, &stored);
+    if (r != 0)
+        return r;
+    r = kcm_store(kcm, caller, name, creds, count, &stored);
     _cleanup_(batch_free) struct batch b = {0};
     batch_add_named(&b, KCM_OP_GET_CRED_UUID_LIST, name);
     if (r == 0)

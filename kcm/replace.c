@@ -78,6 +78,10 @@ replace_by_move(struct kcm *kcm, const struct caller *caller, const char *name,
     int r = kcm_fill(kcm, caller, work, content);
     if (r == 0)
         r = kcm_move(kcm, caller, work, name);
+    /* It was there: moved by a request whose reply was lost, or the daemon
+     * has died and forgotten it, and the cache that it was for. */
+    if (r == KCM_NOT_FOUND)
+        r = -EIO;
     if (r != 0)
         kcm_give_up(kcm, caller, &(struct kcm_undo){.work = work});
     return r;

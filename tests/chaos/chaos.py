@@ -155,10 +155,22 @@ class Chaos:
 
 
 def figures_of(m):
+    """heap: of malloc(), the main arena alone; secret: of kcm/mem.c."""
     pid = m.process.pid
     with open("/proc/%d/status" % pid) as f:
         status = dict(line.rstrip("\n").split(":\t", 1) for line in f)
-    return {"kB": int(status["VmRSS"].split()[0]),
+    heap, inside = 0, False
+    with open("/proc/%d/smaps" % pid) as f:
+        for line in f:
+            if "-" in line.split(" ", 1)[0]:
+                inside = line.endswith("[heap]\n")
+            elif inside and line.startswith("Rss:"):
+                heap += int(line.split()[1])
+    with open(m / ".kcmfs/status") as f:
+        secret = [int(line.split()[2]) // 1024 for line in f
+                  if line.startswith("secret memory:")]
+    return {"kB": int(status["VmRSS"].split()[0]), "heap": heap,
+            "secret": secret[0] if secret else 0,
             "threads": int(status["Threads"]),
             "descriptors": len(os.listdir("/proc/%d/fd" % pid))}
 

@@ -238,7 +238,7 @@ def leaves(value):
 
 @test(*ALL)
 def status_for_the_caller(t):
-    m, u = t.mount(), t.user()
+    m, u = t.mount(direct=True), t.user()
     u.kinit()
     paths = paths_of(t, m, u)
     u.read(paths.cache)
