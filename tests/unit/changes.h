@@ -183,6 +183,16 @@ dump(struct writer *out)
 
 /* --- changes ------------------------------------------------------------- */
 
+/* Called, if set, when the arguments of a change are made. */
+static void (*about_to_change)(void);
+
+static inline void
+begin(void)
+{
+    if (about_to_change != NULL)
+        about_to_change();
+}
+
 static struct kcm_snapshot *
 fetch(const char *name)
 {
@@ -199,6 +209,7 @@ do_initialize(const struct kcm_snapshot *old)
     struct writer w = {0};
     (void)old;
     sample_principal(&w, "carol@EX.ORG");
+    begin();
     int r = kcm_initialize(kcm, &caller, name_a, writer_data(&w), 0, NULL);
     writer_free(&w);
     return r;
@@ -211,6 +222,7 @@ do_store(const struct kcm_snapshot *old)
     (void)old;
     sample_cred(&w, &(struct sample){.flags = 20});
     struct data d = writer_data(&w);
+    begin();
     int r = kcm_store(kcm, &caller, name_a, &d, 1, NULL);
     writer_free(&w);
     return r;
@@ -223,6 +235,7 @@ do_edit(const struct kcm_snapshot *old)
     struct writer w = {0};
     sample_cred(&w, &(struct sample){.flags = 20});
     struct data d = writer_data(&w);
+    begin();
     int r = kcm_edit(kcm, &caller, name_a, old, remove, &d, 1);
     writer_free(&w);
     return r;
@@ -232,6 +245,7 @@ static inline int
 do_remove(const struct kcm_snapshot *old)
 {
     static const bool remove[5] = {true, false, false, true, false};
+    begin();
     return kcm_edit(kcm, &caller, name_a, old, remove, NULL, 0);
 }
 
@@ -244,6 +258,7 @@ do_replace(const struct kcm_snapshot *old)
     sample_cred(&b, &(struct sample){.flags = 31});
     struct data creds[2] = {writer_data(&a), writer_data(&b)};
     struct kcm_content content = {writer_data(&p), 8, creds, 2};
+    begin();
     int r = kcm_replace(kcm, &caller, name_a, old, &content);
     writer_free(&p);
     writer_free(&a);
@@ -255,6 +270,7 @@ static inline int
 do_destroy(const struct kcm_snapshot *old)
 {
     (void)old;
+    begin();
     return kcm_destroy(kcm, &caller, name_a, NULL);
 }
 
@@ -262,6 +278,7 @@ static inline int
 do_move(const struct kcm_snapshot *old)
 {
     (void)old;
+    begin();
     return kcm_move(kcm, &caller, name_b, name_a);
 }
 

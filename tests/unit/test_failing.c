@@ -45,11 +45,16 @@ is_due(enum failing what)
 }
 
 static void
-arm(enum failing what, unsigned nth)
+set_plan(enum failing what, unsigned nth)
 {
     plan.what = what;
     plan.left = nth;
     plan.reached = false;
+}
+
+static void
+arm(void)
+{
     plan.armed = true;
 }
 
@@ -96,6 +101,7 @@ do_fetch(const struct kcm_snapshot *old)
 {
     struct kcm_known k = {0};
     (void)old;
+    begin();
     int r = kcm_fetch(kcm, &caller, name_a, &k);
     disarm();
     ck_assert(r == 0 || k.snapshot == NULL);
@@ -108,6 +114,7 @@ do_list(const struct kcm_snapshot *old)
 {
     struct kcm_listing *l;
     (void)old;
+    begin();
     int r = kcm_list(kcm, &caller, NULL, &l);
     disarm();
     ck_assert((r == 0) == (l != NULL));
@@ -120,6 +127,7 @@ do_get_default(const struct kcm_snapshot *old)
 {
     char *name;
     (void)old;
+    begin();
     int r = kcm_get_default(kcm, &caller, &name);
     disarm();
     ck_assert((r == 0) == (name != NULL));
@@ -131,6 +139,7 @@ static int
 do_set_default(const struct kcm_snapshot *old)
 {
     (void)old;
+    begin();
     return kcm_set_default(kcm, &caller, name_a, NULL);
 }
 
@@ -179,9 +188,11 @@ fail_in_turn(const struct change *change, enum kind kind, enum failing what)
             change >= changes && change < changes + CHANGES ? fetch(name_a)
                                                             : NULL;
         kcm_start(kcm, &caller);
-        arm(what, nth);
+        set_plan(what, nth);
+        about_to_change = arm;
         int r = change->run(old);
         disarm();
+        about_to_change = NULL;
         reached = plan.reached;
         kcm_snapshot_unref(old);
         ck_assert_msg(r == 0 || (reached && fits(what, r)), "%d at %u: %d",
