@@ -13,6 +13,7 @@
 #include "cred.h"
 #include "kcm.h"
 #include "log.h"
+#include "snapshot.h"
 
 /* On sssd a request costs 1 ms, so the principal and KDC offset of a cache
  * whose credentials did not change are asked again only this often. */
@@ -26,102 +27,6 @@
 #define OFFSET_LIMIT (24 * 60 * 60)
 /* The cache changed while it was read; no -errno and no enum kcm_status. */
 #define CHANGED 100
-
-struct kcm_snapshot *
-kcm_snapshot_ref(struct kcm_snapshot *s)
-{
-    __atomic_fetch_add(&s->refs, 1, __ATOMIC_RELAXED);
-    return s;
-}
-
-void
-kcm_snapshot_unref(struct kcm_snapshot *s)
-{
-    if (s == NULL || __atomic_fetch_sub(&s->refs, 1, __ATOMIC_ACQ_REL) != 1)
-        return;
-    blob_unref(s->principal);
-    for (size_t i = 0; i < s->count; i++)
-        blob_unref(s->creds[i].bytes);
-    free(s);
-}
-
-static struct kcm_snapshot *
-snapshot_new(struct data uuids)
-{
-    size_t count = uuids.len / KCM_UUID_LEN;
-    struct kcm_snapshot *s =
-        calloc(1, sizeof(*s) + count * sizeof(s->creds[0]));
-    if (s == NULL)
-        return NULL;
-    s->refs = 1;
-    s->count = count;
-    for (size_t i = 0; i < count; i++)
-        memcpy(s->creds[i].uuid, uuids.p + i * KCM_UUID_LEN, KCM_UUID_LEN);
-    return s;
-}
-
-static bool
-same_uuids(const struct kcm_snapshot *s, struct data uuids)
-{
-    if (s == NULL || s->count * KCM_UUID_LEN != uuids.len)
-        return false;
-    for (size_t i = 0; i < s->count; i++)
-        if (memcmp(s->creds[i].uuid, uuids.p + i * KCM_UUID_LEN,
-                   KCM_UUID_LEN) != 0)
-            return false;
-    return true;
-}
-
-static int
-compare_creds(const void *a, const void *b)
-{
-    const struct kcm_snap_cred *const *x = a, *const *y = b;
-    return memcmp((*x)->uuid, (*y)->uuid, KCM_UUID_LEN);
-}
-
-/* Pointers to the credentials of s, sorted by UUID. */
-static const struct kcm_snap_cred **
-sorted(const struct kcm_snapshot *s)
-{
-    const struct kcm_snap_cred **list = calloc(s->count + 1, sizeof(*list));
-    if (list == NULL)
-        return NULL;
-    for (size_t i = 0; i < s->count; i++)
-        list[i] = &s->creds[i];
-    qsort(list, s->count, sizeof(*list), compare_creds);
-    return list;
-}
-
-static bool
-is_missing(const struct kcm_snap_cred *c)
-{
-    return c->bytes == NULL;
-}
-
-/* Take over the bytes that from has; number of credentials still missing. */
-static int
-inherit(struct kcm_snapshot *s, const struct kcm_snapshot *from,
-        size_t *missing_out)
-{
-    size_t missing = s->count;
-    *missing_out = missing;
-    if (from == NULL || from->count == 0)
-        return 0;
-    _cleanup_(freep) const struct kcm_snap_cred **list = sorted(from);
-    if (list == NULL)
-        return -ENOMEM;
-    for (size_t i = 0; i < s->count; i++) {
-        const struct kcm_snap_cred *key = &s->creds[i];
-        const struct kcm_snap_cred **found =
-            bsearch(&key, list, from->count, sizeof(*list), compare_creds);
-        if (found == NULL || (*found)->bytes == NULL)
-            continue;
-        s->creds[i].bytes = blob_ref((*found)->bytes);
-        missing--;
-    }
-    *missing_out = missing;
-    return 0;
-}
 
 /* An empty blob stands for a credential that cannot be parsed. */
 static int
@@ -238,7 +143,7 @@ mark_missing(const struct kcm_snapshot *s)
 {
     bool *missing = calloc(s->count + 1, sizeof(*missing));
     for (size_t i = 0; missing != NULL && i < s->count; i++)
-        missing[i] = is_missing(&s->creds[i]);
+        missing[i] = snap_cred_is_missing(&s->creds[i]);
     return missing;
 }
 
@@ -267,7 +172,7 @@ take_list(const struct kcm *kcm, struct kcm_snapshot *s, struct data body)
         struct data bytes = read_data32(&r);
         if (r.bad)
             return -EIO;
-        if (!is_missing(&s->creds[i]))
+        if (!snap_cred_is_missing(&s->creds[i]))
             continue;
         int result = take_cred(kcm, &s->creds[i], bytes);
         if (result < 0)
@@ -283,7 +188,7 @@ take_each(const struct kcm *kcm, struct kcm_snapshot *s, const struct batch *b,
 {
     bool sssd = __atomic_load_n(&kcm->peer, __ATOMIC_RELAXED) == PEER_SSSD;
     for (size_t i = 0; i < s->count; i++) {
-        if (!is_missing(&s->creds[i]))
+        if (!snap_cred_is_missing(&s->creds[i]))
             continue;
         unsigned n = first++;
         int r = kcm_reply_status(b, n);
@@ -308,7 +213,7 @@ static void
 add_each(struct batch *b, const char *name, const struct kcm_snapshot *s)
 {
     for (size_t i = 0; i < s->count; i++) {
-        if (!is_missing(&s->creds[i]))
+        if (!snap_cred_is_missing(&s->creds[i]))
             continue;
         batch_add_named(b, KCM_OP_GET_CRED_BY_UUID, name);
         write_bytes(&b->out, s->creds[i].uuid, KCM_UUID_LEN);
@@ -409,7 +314,8 @@ complete_checked(struct kcm *kcm, const struct caller *caller,
         r = take_list_reply(kcm, s, &b, CREDS);
     else
         r = take_each(kcm, s, &b, CREDS);
-    if (r == 0 && !same_uuids(s, after) && (list || !shares_one(s, after)))
+    if (r == 0 && !snapshot_has_uuids(s, after) &&
+        (list || !shares_one(s, after)))
         r = CHANGED;
     if (r == CHANGED && list)
         forget(s, asked);
@@ -434,7 +340,7 @@ fetch_changed(struct kcm *kcm, const struct caller *caller, const char *name,
         size_t missing;
         if (s == NULL)
             return -ENOMEM;
-        int r = inherit(s, have != NULL ? have : old, &missing);
+        int r = snapshot_inherit(s, have != NULL ? have : old, &missing);
         /* What is left of the old credentials has the old principal. */
         if (tries == 0 && meta == NULL && missing < s->count)
             meta = old;
@@ -519,7 +425,7 @@ kcm_fetch_as_is(struct kcm *kcm, const struct caller *caller, const char *name,
         r = take_uuids(&b, 3, &again);
     if (r != 0)
         return r;
-    bool unchanged = old != NULL && same_uuids(old, uuids) &&
+    bool unchanged = old != NULL && snapshot_has_uuids(old, uuids) &&
                      (meta == NULL || same_meta(meta, old));
     bool has_meta = meta != NULL;
     if (!unchanged && uuids.len == 0 && again.len == 0)
