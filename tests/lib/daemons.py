@@ -95,7 +95,10 @@ class Sssd(Daemon):
         path = os.path.join(directory, "etc", "sssd.conf")
         with open(path, "w") as f:
             f.write("[sssd]\nservices =\n[kcm]\nsocket_path = %s\n"
-                    "responder_idle_timeout = 0\n" % self.socket)
+                    % self.socket)
+            # not set twice: which counts then is not said
+            if not any("responder_idle_timeout" in line for line in lines):
+                f.write("responder_idle_timeout = 0\n")
             f.writelines(line + "\n" for line in lines)
         os.chmod(path, 0o600)
 

@@ -82,17 +82,73 @@ def restarted_between_two_reads(t):
     eq(after.servers(), [TGT])
 
 
+SSSD_IDLE_EXIT = 120    # after 60 to 90 s: responder_idle_timeout's least
+SSSD_IDLE_CLOSE = 40    # after 10 to 15 s: client_idle_timeout's least
+
+
 @test("sssd")
-def idle_connections_are_closed(t):
-    """client_idle_timeout: the daemon closes, the next call reconnects."""
-    t.own_daemon("client_idle_timeout = 10")
+def sssd_ends_when_idle(t):
+    """responder_idle_timeout: its own end, as without socket activation
+    nothing starts it again; then it is started, and nothing else is done."""
+    d = t.own_daemon("responder_idle_timeout = 60")
+    m, u = t.mount(), t.user()
+    u.kinit()
+    u.kvno("svc0/host.example.com")
+    paths = paths_of(t, m, u)
+    want = {path: u.read(path) for path in paths.forms.values()}
+    listed = u.list(paths / "tickets")
+    check(len(listed) > 1, "too few tickets: %s", listed)
+    wait_for("sssd's own end", lambda: not d.running(), SSSD_IDLE_EXIT)
+    eq(d.process.returncode, 0, "status of sssd_kcm")
+    refused(u, *paths.forms.values())
+    raises(errno.ECONNREFUSED, u.call, os.mkdir,
+           m / ("by-name/%d.new" % u.uid))
+    d.start()
+    eq({path: u.read(path) for path in want}, want)
+    eq(u.list(paths / "tickets"), listed)
+    u.kvno("svc1/host.example.com", cc="FILE:" + paths.cache)
+    eq(len(u.list(paths / "tickets")), len(listed) + 1)
+
+
+def peers_of(path):
+    """How many connections to this socket somebody has accepted."""
+    with open("/proc/net/unix") as f:
+        rows = [line.split() for line in f]
+    # flags of a listener: 00010000; state 03: connected
+    return sum(row[-1] == path and row[5] == "03" for row in rows)
+
+
+@test("sssd")
+def sssd_closes_idle_connections(t):
+    """client_idle_timeout: the daemon closes, the next call reconnects.
+
+    That a kept connection was closed is seen before the mount is asked.
+    """
+    d = t.own_daemon("client_idle_timeout = 10")
+    m, u = t.mount(), t.user()
+    u.kinit()
+    path = m / "default/cache"
+    before = u.read(path)
+    check(peers_of(d.socket), "no connection was kept")
+    wait_for("sssd to close", lambda: not peers_of(d.socket),
+             SSSD_IDLE_CLOSE)
+    d.assert_alive()
+    eq(u.read(path), before)
+    check(peers_of(d.socket), "no connection is kept any more")
+    u.kvno("svc0/host.example.com", cc="FILE:" + path)
+    eq(u.klist("FILE:" + path), u.klist())
+
+
+@test("sssd")
+def closed_connections_are_replaced(t):
+    """As above, at once and for all connections, and nobody listens."""
+    t.own_daemon()
     p = t.proxy()
     m = t.mount(socket=p.socket)
     u = t.user()
     u.kinit()
     path = m / "default/cache"
     before = u.read(path)
-    # What sssd does after 10 to 15 s is done here to each connection now.
     p.stop()
     refused(u, path)
     p.start()
