@@ -212,8 +212,13 @@ add_checked_basic(scmp_filter_ctx f)
     /* abort() and pthread_cancel() */
     if (r == 0)
         r = add_if(f, SCMP_SYS(tgkill), 0, SCMP_CMP_EQ, (uint64_t)getpid(), 0);
-    if (r == 0)
-        r = add_if(f, SCMP_SYS(prctl), 0, SCMP_CMP_EQ, PR_SET_DUMPABLE, 0);
+    if (r == 0) {
+        struct scmp_arg_cmp both[] = {
+            {0, SCMP_CMP_EQ, PR_SET_DUMPABLE, 0},
+            {1, SCMP_CMP_EQ, 0, 0},
+        };
+        r = add(f, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 2, both);
+    }
     return r == 0 ? add_if(f, SCMP_SYS(prctl), 0, SCMP_CMP_EQ, PR_SET_NAME, 0)
                   : r;
 }

@@ -13,6 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "harden.h"
 #include "kcm.h"
 #include "log.h"
 #include "rpc.h"
@@ -21,7 +22,7 @@
 #define SEND_BUFFER (4 * 1024 * 1024)
 
 static int
-set_thread_ids(uid_t uid, gid_t gid, uid_t old_uid)
+set_ids(uid_t uid, gid_t gid, uid_t old_uid)
 {
     /* Groups first while the uid still allows it, and last on the way back. */
     if (uid != old_uid && uid == getuid()) {
@@ -32,6 +33,14 @@ set_thread_ids(uid_t uid, gid_t gid, uid_t old_uid)
     if (syscall(SYS_setresgid, -1, gid, -1) != 0)
         return -errno;
     return syscall(SYS_setresuid, -1, uid, -1) != 0 ? -errno : 0;
+}
+
+static int
+set_thread_ids(uid_t uid, gid_t gid, uid_t old_uid)
+{
+    int r = set_ids(uid, gid, old_uid);
+    harden_switched();
+    return r;
 }
 
 static int

@@ -36,11 +36,17 @@ raise_limit(__rlimit_resource_t resource, rlim_t want)
 }
 
 void
+harden_switched(void)
+{
+    if (!IS_INSPECTABLE)
+        (void)prctl(PR_SET_DUMPABLE, 0UL, 0UL, 0UL, 0UL);
+}
+
+void
 harden_start(void)
 {
     (void)setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
-    if (!IS_INSPECTABLE)
-        (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    harden_switched();
     umask(077);
     raise_limit(RLIMIT_MEMLOCK, RLIM_INFINITY);
     /* One descriptor per connection of each uid; more would only help

@@ -21,6 +21,13 @@
 void harden_start(void);
 
 /*
+ * Called after each change of an effective id, which makes the process what
+ * the sysctl fs.suid_dumpable says: with 2, a core that is piped to a program
+ * is taken in spite of the limit.
+ */
+void harden_switched(void);
+
+/*
  * Keep all memory that is ever used from being swapped out, where the limit
  * allows any amount: also what libraries copy, stacks and buffers.  Needs
  * CAP_IPC_LOCK where there is no such limit.

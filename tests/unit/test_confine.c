@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -172,6 +173,18 @@ effective_uid(void)
 }
 
 static int
+not_dumpable(void)
+{
+    return prctl(PR_SET_DUMPABLE, 0UL, 0UL, 0UL, 0UL);
+}
+
+static int
+dumpable(void)
+{
+    return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+}
+
+static int
 signal_parent(void)
 {
     return kill(getppid(), 0);
@@ -225,6 +238,8 @@ static const struct trial {
     {"a cancelled thread", cancelled_thread, 0, EPERM, EPERM},
     {"real uid", real_uid, EPERM, EPERM, EPERM},
     {"effective uid", effective_uid, 0, EPERM, EPERM},
+    {"not dumpable", not_dumpable, 0, 0, 0},
+    {"dumpable", dumpable, EPERM, EPERM, EPERM},
     {"a signal", signal_parent, EPERM, EPERM, EPERM},
     {"a program", run_program, KILLED, KILLED, KILLED},
     {"tracing", trace_parent, KILLED, KILLED, KILLED},
