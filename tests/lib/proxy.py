@@ -42,7 +42,7 @@ class Proxy:
         self.lock = threading.Condition()
         self.calls = Counter()          # opcode name -> requests
         self.log = []                   # [(uid, opcode name, arguments)]
-        self.peers = set()              # (uid, gid) of all connections
+        self.peers = set()              # (uid, gid) that made requests
         self.connections = 0
         self.round_trips = 0            # exchanges; a pipelined batch is one
         self.violations = []
@@ -186,8 +186,7 @@ class Proxy:
         with self.lock:
             self.connections += 1
             self._sockets |= {client, server}
-            self.peers.add((uid, gid))
-        link = _Link(self, client, server, uid)
+        link = _Link(self, client, server, uid, gid)
         back = threading.Thread(target=link.replies, daemon=True)
         back.start()
         link.requests()
@@ -202,9 +201,9 @@ class Proxy:
 class _Link:
     """One client connection and its upstream one."""
 
-    def __init__(self, proxy, client, server, uid):
+    def __init__(self, proxy, client, server, uid, gid):
         self.proxy, self.client, self.server = proxy, client, server
-        self.uid = uid
+        self.uid, self.gid = uid, gid
         self.pending = collections.deque()  # (opcode name, function)
         self.order = threading.Lock()       # of changes to it
         self.unanswered = 0
@@ -247,6 +246,7 @@ class _Link:
             name = self._examine(body)
             with self.proxy.lock:
                 self.proxy.calls[name] += 1
+                self.proxy.peers.add((self.uid, self.gid))
                 self.proxy.log.append((self.uid, name, body[4:]))
                 if first and self.unanswered == 0:
                     self.proxy.round_trips += 1

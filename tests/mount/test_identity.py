@@ -306,7 +306,8 @@ def what_others_do_does_not_show(t):
             told.append(tuple(os.statvfs(m.path)))
             with open(m / ".kcmfs/status") as f:
                 told.append([s for s in f if ":" in s
-                             and not s.startswith("daemon:")])
+                             and not s.startswith(("daemon:",
+                                                   "cache limit:"))])
             return told
         return b.call(body)
     look()                      # what daemon it is shows after a while
