@@ -94,7 +94,7 @@ def wrong_options(t):
 @test("none")
 def missing_or_wrong_mount_point(t):
     missing = os.path.join(t.dir, "missing")
-    fails(t, missing, says=(missing, "No such file"))
+    fails(t, missing, says=(missing + ": no such directory",))
     a_file = os.path.join(t.dir, "file")
     open(a_file, "w").close()
     fails(t, a_file, says=(a_file, "directory"))

@@ -116,19 +116,23 @@ def k5start_as_a_daemon(t):
         k5start_k(b)
 
 
+def mtime(b):
+    return b.u.stat(b.path).st_mtime_ns if b.u.exists(b.path) else None
+
+
 def k5start_k(b):
+    before = mtime(b)           # of one that is there: it is replaced
     p = subprocess.Popen(
         ["k5start", "-q", "-K", "1", "-k", b.cc, "-f", b.u.keytab,
          b.u.principal], env=b.u.env, user=b.u.uid, group=b.u.gid,
         extra_groups=[])
     try:
-        wait_for("the first ticket", lambda: b.u.exists(b.path)
+        wait_for("the first ticket", lambda: mtime(b) not in (None, before)
                  and b.s.file().creds)
         b.step("k5start -K")
-        before = b.u.stat(b.path).st_mtime_ns
+        first = mtime(b)
         p.send_signal(signal.SIGALRM)
-        wait_for("the second", lambda: b.u.exists(b.path)
-                 and b.u.stat(b.path).st_mtime_ns != before
+        wait_for("the second", lambda: mtime(b) not in (None, first)
                  and b.s.file().creds)
         b.step("k5start -K after SIGALRM")
         # a signal between its look for one and its sleep is lost on it
