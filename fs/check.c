@@ -105,8 +105,11 @@ content_locate(struct content *c, const struct caller *caller)
 {
     struct fs *fs = fs_of(c);
     pthread_mutex_lock(&fs->lock);
-    bool recent =
-        c->exists && c->image != NULL && is_recent_locked(c, FRESH_MS);
+    /* What a writer wrote is shown in another order, and maybe by another
+     * node, once it was checked: not between stat() and open(). */
+    bool recent = c->exists && c->image != NULL &&
+                  (c->shown != NULL || c->image->count == 0) &&
+                  is_recent_locked(c, FRESH_MS);
     pthread_mutex_unlock(&fs->lock);
     return refresh_unless(c, caller, recent);
 }
