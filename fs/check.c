@@ -105,10 +105,7 @@ content_locate(struct content *c, const struct caller *caller)
 {
     struct fs *fs = fs_of(c);
     pthread_mutex_lock(&fs->lock);
-    /* What a writer wrote is shown in another order, and maybe by another
-     * node, once it was checked: not between stat() and open(). */
-    bool recent = c->exists && c->image != NULL &&
-                  (c->shown != NULL || c->image->count == 0) &&
+    bool recent = c->exists && c->image != NULL && !c->provisional &&
                   is_recent_locked(c, FRESH_MS);
     pthread_mutex_unlock(&fs->lock);
     return refresh_unless(c, caller, recent);

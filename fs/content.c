@@ -192,6 +192,7 @@ set_shown(struct content *c, struct kcm_snapshot *s)
     struct kcm_snapshot *old = c->shown;
     struct ticket_table *tickets = take(c->tickets);
     c->shown = s;
+    c->provisional = false;
     pthread_mutex_unlock(&fs->lock);
     kcm_snapshot_unref(old);
     tickets_unref(tickets);
@@ -398,6 +399,7 @@ content_adopt(struct content *c, struct node *n, struct image *image)
     }
     c->image = image_ref(image);
     c->mtime = next_mtime(c->mtime);
+    c->provisional = image->count > 0;
     c->exists = true;
     c->asleep = false;
     c->check_finished = 0; /* what is known is what was replaced */

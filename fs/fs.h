@@ -93,6 +93,9 @@ struct content {
     struct digest digest;         /* asleep: of the image it had */
     /* fs->lock: */
     bool exists;
+    bool provisional;        /* image is a whole file as a writer wrote it: a
+                              * check gives it another order, and maybe
+                              * another node, which stat() must tell of */
     bool asleep;             /* it exists, but its image was dropped: idle.c */
     uint64_t checks_begun;   /* number of the newest check */
     uint64_t check_finished; /* number of the newest that succeeded */
