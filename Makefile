@@ -254,7 +254,12 @@ fuzz-check:  ## replay the seeds of all fuzz targets, fuzz each for S=5
 fuzz-coverage:  ## what fuzzing reached so far, by file
 	+tests/fuzz/coverage
 
-.PHONY: chaos soak memcheck
+.PHONY: hunt chaos soak memcheck
+hunt: all  ## hunt for stale and torn reads: N=100000 (changes), S=120 (seconds)
+	KCMFS_HUNT_CHANGES=$(or $N,100000) KCMFS_HUNT_S=$(or $S,120) \
+	    KCMFS_TEST_LIMIT=$$(($(or $S,120) + 180)) $(TEST_ENV) \
+	    KCMFS_BUILD=$(abspath $B) tests/run -v -k test_stale $(ARGS)
+
 chaos: all  ## daemons that die and hang under load: S=600 (seconds, each)
 	KCMFS_CHAOS_S=$(or $S,600) KCMFS_TEST_LIMIT=$$(($(or $S,600) + 120)) \
 	    $(TEST_ENV) KCMFS_BUILD=$(abspath $B) \

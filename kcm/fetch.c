@@ -13,6 +13,7 @@
 #include "cred.h"
 #include "kcm.h"
 #include "log.h"
+#include "pool.h"
 #include "snapshot.h"
 
 /* On sssd a request costs 1 ms, so the principal and KDC offset of a cache
@@ -450,5 +451,9 @@ kcm_fetch(struct kcm *kcm, const struct caller *caller, const char *name,
     if (!kcm_is_own(name, caller->uid))
         return KCM_NOT_FOUND;
     int r = kcm_recover(kcm, caller);
-    return r == 0 ? kcm_fetch_as_is(kcm, caller, name, known) : r;
+    if (r == 0)
+        r = kcm_fetch_as_is(kcm, caller, name, known);
+    if (r == -EIO && kcm->pool != NULL)
+        pool_distrust(kcm->pool, caller);
+    return r;
 }

@@ -232,15 +232,32 @@ pool_put(struct pool *pool, struct conn *c)
         conn_free(victim);
 }
 
+/* The idle connections of id, taken out. */
+static struct conn *
+take_idle_locked(struct pool *pool, struct identity *id)
+{
+    struct conn *idle = take(id->idle);
+    for (struct conn *c = idle; c != NULL; c = c->next)
+        pool->idle_total--;
+    return idle;
+}
+
+void
+pool_distrust(struct pool *pool, const struct caller *caller)
+{
+    pthread_mutex_lock(&pool->lock);
+    struct identity *id = find_locked(pool, caller->uid, caller->gid);
+    struct conn *idle = id != NULL ? take_idle_locked(pool, id) : NULL;
+    pthread_mutex_unlock(&pool->lock);
+    free_list(idle);
+}
+
 void
 pool_drop(struct pool *pool, struct conn *c)
 {
     pthread_mutex_lock(&pool->lock);
     struct identity *id = find_locked(pool, c->uid, c->gid);
-    struct conn *idle = id->idle;
-    id->idle = NULL;
-    for (struct conn *i = idle; i != NULL; i = i->next)
-        pool->idle_total--;
+    struct conn *idle = take_idle_locked(pool, id);
     pthread_mutex_unlock(&pool->lock);
     conn_abandon(c);
     free_list(idle);

@@ -23,5 +23,8 @@ void pool_put(struct pool *pool, struct conn *conn);
 /* Abandon conn and close the identity's idle connections: they go to the
  * same daemon, which may be gone. */
 void pool_drop(struct pool *pool, struct conn *conn);
+/* A reply made no sense: it may have been another request's.  What is kept
+ * for the caller is closed. */
+void pool_distrust(struct pool *pool, const struct caller *caller);
 
 #endif
