@@ -63,7 +63,7 @@ else ifeq ($V,fuzz)
   CC := clang
   CFLAGS := -O1 -g
   VARIANT := -fsanitize=address,undefined,fuzzer-no-link \
-	-fno-sanitize-recover=all -DINSPECTABLE $(FUZZ_FLAGS)
+	-fno-sanitize-recover=all -DINSPECTABLE -Werror $(FUZZ_FLAGS)
   FORTIFY :=
   # How to make one program of a target: libFuzzer, or main.c and any files.
   FUZZ_MAIN ?= -fsanitize=fuzzer

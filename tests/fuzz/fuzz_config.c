@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../../fs/fs.h"
+#include "../../fs/tree.h"
 #include "../../kcm/conf.h"
 #include "fuzz.h"
 

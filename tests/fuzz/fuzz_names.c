@@ -1,7 +1,7 @@
 /*
  * Names of caches, principals and UUIDs as file names, and back.
  */
-#include "../../fs/fs.h"
+#include "../../fs/tree.h"
 #include "fuzz.h"
 
 static void

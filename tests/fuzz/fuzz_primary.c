@@ -3,7 +3,7 @@
  */
 #include <errno.h>
 
-#include "../../fs/fs.h"
+#include "../../fs/tree.h"
 #include "fuzz.h"
 
 #define UID 1000
