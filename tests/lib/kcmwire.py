@@ -113,10 +113,11 @@ def recv_exactly(s, count):
 
 
 class Client:
-    """One connection as uid:gid (None: as we are)."""
+    """One connection as uid:gid (None: as we are); threads may share it."""
 
     def __init__(self, path, uid=None, gid=None):
         self.path, self.uid = path, uid
+        self.lock = threading.Lock()    # from a request to its reply
         self.socket = connect_as(path, uid, uid if gid is None else gid)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
 
@@ -137,13 +138,13 @@ class Client:
         return Reply(outer, recv_exactly(self.socket, size))
 
     def call(self, opcode, arguments=b""):
-        self.send(request(opcode, arguments))
-        return self.reply()
+        return self.pipeline((opcode, arguments))[0]
 
     def pipeline(self, *calls):
         """All requests in one write, then all the replies."""
-        self.send(b"".join(request(*c) for c in calls))
-        return [self.reply() for _ in calls]
+        with self.lock:
+            self.send(b"".join(request(*c) for c in calls))
+            return [self.reply() for _ in calls]
 
     # -- what tests need often
 

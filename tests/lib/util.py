@@ -135,6 +135,25 @@ def call_as(uid, gid, function, *args, **kwargs):
     return outcome["value"]
 
 
+def at_once(functions):
+    """Runs them in threads; raises what one of them raised."""
+    errors = []
+
+    def guarded(function):
+        try:
+            function()
+        except Exception as e:
+            errors.append(e)
+    threads = [threading.Thread(target=guarded, args=(f,))
+               for f in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
 # ----------------------------------------------------------------- processes
 
 def unshare_mounts():

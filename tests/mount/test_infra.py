@@ -8,7 +8,7 @@ import ccfile
 import clients
 from harness import REAL, test
 from kcmwire import z
-from util import Failed, check, eq, has, raises, shorten
+from util import Failed, at_once, check, eq, has, raises, shorten
 
 
 @test(*REAL)
@@ -106,6 +106,19 @@ def wire_and_synthetic_credentials(t):
     eq({uid for uid, _, _ in with_proxy.log}, {u.uid})
     raises(2, u.stat, os.path.join(u.home, "none"))
     shorten("")
+
+
+@test(*REAL)
+def threads_share_a_wire_client(t):
+    """Each gets the replies to its own requests."""
+    u = t.user()
+    w = t.wire(u)
+    names = ["%d:%d" % (u.uid, n) for n in range(3)]
+    for name in names:
+        eq(w.init(name, ccfile.Writer().principal(
+            ccfile.princ(u.principal)).out).name, "OK")
+    at_once([lambda name=name: [w.uuid(name) for _ in range(50)]
+             for name in names])
 
 
 @test("heimdal")

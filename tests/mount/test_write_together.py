@@ -9,28 +9,9 @@ import ccfile
 import clients
 from harness import ALL, test
 from made import made_cache
-from util import check, eq, wait_for
+from util import at_once, check, eq, wait_for
 from writing import (FORMS, MIT_MARK, Subject, append, is_tombstone, patch,
                      put, rename_over, same_creds, tombstone)
-
-
-def at_once(functions):
-    """Runs them in threads; raises what one of them raised."""
-    errors = []
-
-    def guarded(function):
-        try:
-            function()
-        except Exception as e:
-            errors.append(e)
-    threads = [threading.Thread(target=guarded, args=(f,))
-               for f in functions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 @test(*ALL)
