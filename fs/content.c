@@ -352,6 +352,39 @@ unlink_nodes_locked(struct content *c, const struct node *but)
                 n->unlinked = true;
 }
 
+static struct node *
+find_untold_locked(struct content *c)
+{
+    struct fs *fs = fs_of(c);
+    for (size_t i = 0; c->open_nodes > 0 && i < fs->buckets; i++)
+        for (struct node *n = fs->by_ino[i]; n != NULL; n = n->next_ino)
+            if (n->counted && n->content == c && n->unlinked && !n->links_told)
+                return n;
+    return NULL;
+}
+
+/*
+ * The kernel counts down the links of the file that it found by the name.
+ * Those that have another one of c open would be told by fstat(2) for a while
+ * that it has a name.
+ */
+static void
+tell_unlinked(struct content *c)
+{
+    struct fs *fs = fs_of(c);
+    struct node *n;
+    do {
+        pthread_mutex_lock(&fs->lock);
+        n = find_untold_locked(c);
+        uint64_t ino = n != NULL ? n->ino : 0;
+        if (n != NULL)
+            n->links_told = true;
+        pthread_mutex_unlock(&fs->lock);
+        if (n != NULL && fs->drop_attr != NULL)
+            fs->drop_attr(fs, ino);
+    } while (n != NULL);
+}
+
 /* Under the lock: a scratch file or unborn cache becomes the file of c. */
 static void
 settle_locked(struct content *c, struct node *n)
@@ -404,6 +437,7 @@ content_adopt(struct content *c, struct node *n, struct image *image)
     c->asleep = false;
     c->check_finished = 0; /* what is known is what was replaced */
     pthread_mutex_unlock(&fs->lock);
+    tell_unlinked(c);
     image_unref(old[0]);
     image_unref(old[1]);
     draft_unref(draft);
@@ -416,6 +450,7 @@ content_unlinked(struct content *c)
     pthread_mutex_lock(&fs->lock);
     unlink_nodes_locked(c, NULL);
     pthread_mutex_unlock(&fs->lock);
+    tell_unlinked(c);
 }
 
 void
@@ -445,5 +480,6 @@ content_moved(struct content *from, struct content *to)
     to->mtime = next_mtime(to->mtime);
     pthread_mutex_unlock(&fs->lock);
     image_unref(old);
+    tell_unlinked(to);
     content_vanish(from);
 }

@@ -148,7 +148,9 @@ struct node {
     uint64_t image_serial;  /* counts the images shown */
     uint64_t kernel_serial; /* the kernel has no pages of older ones */
     bool unlinked;
-    bool moved; /* to another cache's name, for those who have it open */
+    bool links_told; /* to the kernel, which may have known it by a name that
+                      * was not the one unlinked */
+    bool moved;      /* to another cache's name, for those who have it open */
     struct timespec mtime;
 };
 
@@ -182,6 +184,8 @@ struct fs {
     /* Have the kernel drop its pages of ino from there on; may wait for READs
      * that are being answered.  NULL: one thread would wait for itself. */
     void (*drop_pages)(struct fs *fs, uint64_t ino, off_t from);
+    /* Have it ask anew for the attributes of ino; NULL in unit tests. */
+    void (*drop_attr)(struct fs *fs, uint64_t ino);
     /* Have it take ino to end there, with that byte, if it took it to end
      * before; may wait for READs, too. */
     void (*store_end)(struct fs *fs, uint64_t ino, off_t end, uint8_t last);

@@ -264,6 +264,13 @@ drop_pages(struct fs *fs, uint64_t ino, off_t from)
     (void)fuse_lowlevel_notify_inval_inode(fs->session, ino, from, 0);
 }
 
+/* With an offset it could wait for a READ. */
+static void
+drop_attr(struct fs *fs, uint64_t ino)
+{
+    (void)fuse_lowlevel_notify_inval_inode(fs->session, ino, -1, 0);
+}
+
 static void
 store_end(struct fs *fs, uint64_t ino, off_t end, uint8_t last)
 {
@@ -284,6 +291,7 @@ op_init(void *userdata, struct fuse_conn_info *conn)
     /* Else one user's hanging LOOKUP or READDIR would block all others in the
      * same directory; see also mount.c. */
     conn->want |= conn->capable & FUSE_CAP_PARALLEL_DIROPS;
+    fs->drop_attr = drop_attr;
     if (!fs->config.single_threaded) {
         fs->drop_pages = drop_pages;
         fs->store_end = store_end;

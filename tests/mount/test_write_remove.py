@@ -12,7 +12,7 @@ from harness import ALL, test
 from tree import ticket_name
 from util import check, eq, raises
 from writing import (FORMS, HEIMDAL_MARK, MIT_MARK, Subject, append,
-                     is_tombstone, opened, patch, put, tombstone)
+                     is_tombstone, opened, patch, put, rename_over, tombstone)
 
 
 @test(*ALL)
@@ -268,3 +268,31 @@ def removed_entries_in_what_is_written(t):
     os.pwrite(fd, gone, at)
     os.close(fd)
     s.holds(*live)
+
+
+@test(*ALL)
+def links_of_what_is_gone(t):
+    """[14] fstat of an open file says at once that it has no name, also
+    where the kernel knew another file by the name that went."""
+    m = t.mount()
+    s = Subject(t, m, t.user())
+    for form in FORMS:
+        other = "by-name" if form == "collection" else "collection"
+        for replaced in (False, True):
+            have = [s.tgt(), s.ticket(size=900), s.ticket()]
+            s.make(*have)
+            s.u.read(s.path(form))
+            patch(s.u, s.path(form), have[1].bytes(),
+                  tombstone(have[1], MIT_MARK))
+            s.u.read(s.path(other))     # a shorter file, and so another one
+            fd = opened(s.u, s.path(form))
+            before = os.fstat(fd)
+            if replaced:
+                rename_over(s.u, s.path(form), s.cache(s.tgt()).bytes())
+            else:
+                s.u.call(os.unlink, s.path(form))
+            after = os.fstat(fd)
+            os.close(fd)
+            eq((before.st_nlink, after.st_nlink, after.st_size),
+               (1, 0, before.st_size), "links of %s, replaced: %s" % (
+                   form, replaced))
