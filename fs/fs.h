@@ -156,6 +156,7 @@ struct node {
 
 struct handle {
     struct handle *next, *prev; /* of all, under fs->lock */
+    struct user *user;          /* who opened; counts it */
     struct node *node;
     struct caller caller; /* who opened; deadline and wake are set anew */
     int flags;

@@ -1,6 +1,7 @@
 /*
  * Handles: what the kernel holds for each open file and directory.
  */
+#include <errno.h>
 #include <fcntl.h>
 
 #include "fs/content.h"
@@ -10,24 +11,37 @@
 #include "fs/user.h"
 #include "kcm/log.h"
 
-struct handle *
+int
 handle_new(struct fs *fs, struct node *n, const struct caller *caller,
-           int flags)
+           int flags, struct handle **out)
 {
-    struct handle *h = calloc(1, sizeof(*h));
+    *out = NULL;
+    struct user *u = user_get(fs, caller->uid);
+    struct handle *h = u != NULL ? calloc(1, sizeof(*h)) : NULL;
     if (h == NULL)
-        return NULL;
+        return -ENOMEM;
+    h->user = u;
     h->caller = *caller;
     h->flags = flags;
     h->node = n;
     pthread_mutex_init(&h->lock, NULL);
     pthread_mutex_lock(&fs->lock);
-    h->next = fs->handles;
-    if (h->next != NULL)
-        h->next->prev = h;
-    fs->handles = h;
+    bool fits = u->handles < HANDLES_PER_UID;
+    if (fits) {
+        u->handles++;
+        h->next = fs->handles;
+        if (h->next != NULL)
+            h->next->prev = h;
+        fs->handles = h;
+    }
     pthread_mutex_unlock(&fs->lock);
-    return h;
+    if (!fits) {
+        pthread_mutex_destroy(&h->lock);
+        free(h);
+        return -EMFILE;
+    }
+    *out = h;
+    return 0;
 }
 
 /* What was written and is not in the daemon goes: say so. */
@@ -55,6 +69,7 @@ handle_free(struct fs *fs, struct handle *h)
     *(h->prev != NULL ? &h->prev->next : &fs->handles) = h->next;
     if (h->next != NULL)
         h->next->prev = h->prev;
+    h->user->handles--;
     pthread_mutex_unlock(&fs->lock);
     blob_unref(h->text);
     image_unref(h->pinned);

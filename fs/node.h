@@ -43,10 +43,13 @@ void node_forget(struct fs *fs, uint64_t ino, uint64_t count);
 
 /* --- handle.c: open files and directories -------------------------------- */
 
-/* Takes over the reference to n; NULL without memory, and the reference stays
- * the caller's. */
-struct handle *handle_new(struct fs *fs, struct node *n,
-                          const struct caller *caller, int flags);
+/* Of one uid at a time: what a handle costs is locked memory. */
+#define HANDLES_PER_UID 65536u
+
+/* Takes over the reference to n.  -EMFILE: the uid has too many; -ENOMEM.
+ * After an error the reference stays the caller's. */
+int handle_new(struct fs *fs, struct node *n, const struct caller *caller,
+               int flags, struct handle **out);
 void handle_free(struct fs *fs, struct handle *h);
 /* Its file is not open by it any more. */
 void handle_close(struct fs *fs, struct handle *h);

@@ -73,9 +73,10 @@ op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct request r;
     if (!request_begin(&r, req, ino, "opendir"))
         return;
-    struct handle *h = handle_new(r.fs, r.node, &r.caller, fi->flags);
-    if (h == NULL) {
-        answer_error(&r, -ENOMEM);
+    struct handle *h;
+    int result = handle_new(r.fs, r.node, &r.caller, fi->flags, &h);
+    if (result != 0) {
+        answer_error(&r, result);
         return;
     }
     r.node = NULL;

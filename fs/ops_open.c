@@ -115,13 +115,14 @@ op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct request r;
     if (!request_begin(&r, req, ino, "open"))
         return;
-    struct handle *h = handle_new(r.fs, r.node, &r.caller, fi->flags);
-    if (h == NULL) {
-        answer_error(&r, -ENOMEM);
+    struct handle *h;
+    int result = handle_new(r.fs, r.node, &r.caller, fi->flags, &h);
+    if (result != 0) {
+        answer_error(&r, result);
         return;
     }
     r.node = NULL;
-    int result = open_any(r.fs, h, fi);
+    result = open_any(r.fs, h, fi);
     if (result != 0) {
         handle_free(r.fs, h);
         answer_error(&r, result);
@@ -175,10 +176,11 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
         return;
     }
     struct fs *fs = r.fs;
-    struct handle *h = handle_new(fs, n, &r.caller, fi->flags);
-    if (h == NULL) {
+    struct handle *h;
+    result = handle_new(fs, n, &r.caller, fi->flags, &h);
+    if (result != 0) {
         node_unref(fs, n);
-        answer_error(&r, -ENOMEM);
+        answer_error(&r, result);
         return;
     }
     result = open_any(fs, h, fi);

@@ -65,6 +65,7 @@ struct user {
     char *removed_default; /* by whom it may be created again */
     pid_t removed_by;
     int64_t removed_until;
+    unsigned handles;  /* open files and directories; fs->lock */
     unsigned requests; /* under way; atomic */
     unsigned scratch_count;
     size_t scratch_bytes;

@@ -82,6 +82,41 @@ def ten_thousand_handles(t):
     works(m, a)
 
 
+@test("kcmd")
+def handles_without_end(t):
+    """In as many processes as it takes, and of what asks no daemon."""
+    m = t.mount()
+    a, b = abuser_and_victim(t)
+    works(m, b)
+    before, count = memory(m), 0
+    script = ("import os, sys\nn = 0\n"
+              "try:\n    while True:\n        os.open(sys.argv[1], "
+              "os.O_RDONLY)\n        n += 1\n"
+              "except OSError as e:\n    print(n, e.errno, "
+              "flush=True)\nsys.stdin.read()")
+    processes = []
+    try:
+        while count < 70000 and len(processes) < 1000:
+            p = subprocess.Popen(
+                ["/usr/bin/python3", "-c", script, m.path],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, user=a.uid,
+                group=a.gid, extra_groups=[])
+            processes.append(p)
+            n, error = map(int, p.stdout.readline().split())
+            count += n
+            if n == 0:
+                break
+        eq((count, errno.errorcode[error]), (65536, "EMFILE"), "handles")
+        works(m, b)
+        grown = memory(m) - before
+        check(grown < 64 * MIB, "%d handles cost %d bytes", count, grown)
+    finally:
+        for p in processes:
+            p.kill()
+            p.communicate()
+    works(m, a)
+
+
 @test(*ALL)
 def scratch_without_end(t):
     m = t.mount()

@@ -1,13 +1,16 @@
 """README, manual pages and completion: every command in them runs, every
 option is in them, and nothing else."""
+import errno
 import json
 import os
 import re
 import signal
+import struct
 
+import ccfile
 from harness import BUILD, REPO, test
 from stranger import MOUNT, Host
-from util import check, eq, has, run, wait_for
+from util import check, eq, has, raises, run, wait_for
 
 PAGES = ("fs/kcmfs.8", "fs/kcmfs.5", "kcm/kcmd.8", "examples/kcmls.1")
 SVC = "svc0/host.example.com"
@@ -234,6 +237,126 @@ def manual_has_every_option(t):
     usage = run([os.path.join(BUILD, "kcmd"), "-h"]).out
     for option in re.findall(r"^  (--?[\w-]+)", usage, re.M):
         has(text, option, "kcmd.8")
+
+
+# ------------------------------------------------------------------- limits
+
+MIB = 1 << 20
+# Row of LIMITS in kcmfs.8: where the program has it.
+LIMITS = {
+    "Scratch files and links": "fs/draft.h:DRAFTS_PER_UID",
+    "Bytes of one": "fs/draft.h:DRAFT_BYTES",
+    "Bytes of all, and of entries in part": "fs/draft.h:DRAFT_BYTES_PER_UID",
+    "Bytes on their way to KCM": "fs/draft.h:COPIES_PER_UID",
+    "Age of one left alone": "fs/draft.h:DRAFT_AGE_S",
+    "Bytes of one entry of a cache": "fs/write.c:RECORD_MAX",
+    "Names reserved by mkdir": "fs/ops_name.c:RESERVED_DIRS",
+    "Time for a new cache in place of one unlinked":
+        "fs/ops_name.c:RESERVED_MS",
+    "Open files and directories": "fs/node.h:HANDLES_PER_UID",
+    "Requests at a time": "fs/ops.c:REQUESTS_PER_UID",
+    "With those on open files": "fs/ops.c:REQUESTS_PER_UID,ON_OPEN_FILES",
+    "Of these, waiting for KCM": "kcm/pool.c:WAITING_PER_ID",
+    "Connections to KCM": "kcm/pool.c:CONNECTIONS_PER_ID",
+    "Lines logged in a minute": "kcm/log.c:LINES_PER_MINUTE",
+    "Of these, refusals": "fs/status.c:FAILURES_LOGGED",
+    "Caches, with --embedded": "kcm/server.h:KCM_SERVER_CACHES",
+    "Bytes of them": "kcm/server.h:KCM_SERVER_BYTES",
+}
+
+
+def limits():
+    """{row of LIMITS: (the most, the error's name or what happens)}"""
+    text = text_of("fs/kcmfs.8").split(".Sh LIMITS\n")[1].split("\n.Sh ")[0]
+    units = {None: 1, "MiB": MIB, "minutes": 60}
+    return {name: (int(n) * units[unit or None], end)
+            for name, n, unit, end in re.findall(
+                r'^\.It "(.*?)" Ta (\d+)(?: (\w+))? Ta (.+)$', text, re.M)}
+
+
+def in_the_code(where):
+    path, names = where.split(":")
+    total = 0
+    for name in names.split(","):
+        value = re.search(r"^#define %s +(.+?)(?: +/\*.*)?$" % name,
+                          text_of(path), re.M).group(1)
+        value = re.sub(r"\(\w+\)|(?<=\d)u\b", "", value)
+        check(re.fullmatch(r"[\d *()]+", value), "%s is %r", name, value)
+        total += eval(value)
+    return total // (1000 if names.endswith("_MS") else 1)
+
+
+@test("none")
+def manual_limits_are_those_of_the_code(t):
+    eq({name: most for name, (most, _) in limits().items()},
+       {name: in_the_code(where) for name, where in LIMITS.items()})
+    everybody = in_the_code("fs/mount.c:MAX_THREADS")
+    has(text_of("fs/kcmfs.8"), "have %d requests at a time" % everybody)
+    # kcmd's own, where it is described
+    text = rendered("kcm/kcmd.8")
+    has(text, "%d by default" % limits()["Caches, with --embedded"][0])
+    has(text, "%d MiB by default" % (limits()["Bytes of them"][0] // MIB))
+
+
+def reached(most, function):
+    """How often it went well, and the name of the error that ended that."""
+    for i in range(most):
+        try:
+            function(i)
+        except OSError as e:
+            return i, errno.errorcode[e.errno]
+    return most, None
+
+
+@test("embedded")
+def manual_limits_are_those_one_meets(t):
+    """What the rows say, and it is answered what they say."""
+    m, u = t.mount(), t.user()
+    u.kinit()
+    rows = limits()
+    top = m / ("by-name/%d" % u.uid)
+
+    def meets(row, function):
+        most, error = rows[row]
+        eq(u.call(reached, most + 10, function), (most, error), row)
+
+    def scratch(i):
+        if i % 2:
+            os.symlink("by-name/%d" % u.uid, m / ("link%d" % i))
+        else:
+            os.close(os.open("%s/s%d" % (top, i), os.O_CREAT | os.O_WRONLY))
+    meets("Scratch files and links", scratch)
+    for i in range(rows["Scratch files and links"][0]):
+        u.call(os.unlink, m / ("link%d" % i) if i % 2
+               else "%s/s%d" % (top, i))
+    meets("Names reserved by mkdir",
+          lambda i: os.mkdir(m / ("by-name/%d.d%d" % (u.uid, i))))
+    # a file, and all of them, in bytes: with what is reserved for growing
+    most, error = rows["Bytes of one"]
+    with u.call(open, top + "/one", "wb", buffering=0) as f:
+        u.call(os.pwrite, f.fileno(), b"x", most - 1)
+        raises(getattr(errno, error), u.call, os.pwrite, f.fileno(), b"x",
+               most)
+        eq(os.fstat(f.fileno()).st_size, most)
+    most, error = rows["Bytes of all, and of entries in part"]
+    with u.call(open, top + "/all", "wb", buffering=0) as f, \
+            u.call(open, top + "/more", "wb", buffering=0) as g:
+        rest = most - rows["Bytes of one"][0]
+        u.call(os.pwrite, f.fileno(), b"x", rest - 1)
+        raises(getattr(errno, error), u.call, os.pwrite, g.fileno(), b"x", 0)
+    for name in ("one", "all", "more"):
+        u.call(os.unlink, top + "/" + name)
+    # an entry that does not end
+    most, error = rows["Bytes of one entry of a cache"]
+    principal = ccfile.Writer(4).principal(ccfile.princ(u.principal)).out
+    begin = principal + principal + struct.pack(">HI", 18, 0x7fffffff)
+    f = u.call(os.open, m / "default/cache", os.O_WRONLY | os.O_APPEND)
+    u.call(os.write, f, begin)
+    done = len(begin)
+    while done < most:
+        done += u.call(os.write, f, b"k" * min(MIB, most - done))
+    raises(getattr(errno, error), u.call, os.write, f, b"k")
+    raises(errno.EINVAL, os.close, f)       # what is there is in part
 
 
 def examples(page):
