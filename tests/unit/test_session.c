@@ -266,7 +266,7 @@ static const struct {
     {PIECES, 0, 0},
     {DELAY, 20, 0},
     {SILENT, 0, -ETIMEDOUT},
-    {DELAY, 150, -ETIMEDOUT},
+    {DELAY, 400, -ETIMEDOUT},
     {HALF, 0, -ETIMEDOUT},
     {LONGER, 1, -ETIMEDOUT},
     {LENGTH, 1000000, -ETIMEDOUT},
@@ -299,6 +299,13 @@ timeout_of(int row)
     return bad[row].result >= 0 ? 10000 : TIMEOUT_MS;
 }
 
+/* On a busy machine the request to be answered badly may never have left. */
+static bool
+is_too_slow(int result, unsigned hits)
+{
+    return hits == 0 && result == -ETIMEDOUT;
+}
+
 /* Closing with what the peer sent too much is no fault of the client. */
 static void
 forgive(enum manner manner)
@@ -311,10 +318,14 @@ forgive(enum manner manner)
 
 START_TEST(one_request)
 {
-    kcm->timeout_ms = timeout_of(_i);
-    kcm_start(kcm, &caller);
+    int r;
+    kcm->timeout_ms = bad[_i].result == -ETIMEDOUT ? TIMEOUT_MS : 10000;
     peer_rule_set(&peer, 0, RULE(ANY, 1, bad[_i].manner, bad[_i].arg));
-    ck_assert_int_eq(get_default(), bad[_i].result);
+    do {
+        kcm_start(kcm, &caller);
+        r = get_default();
+    } while (is_too_slow(r, peer.hits));
+    ck_assert_int_eq(r, bad[_i].result);
     ck_assert_uint_eq(peer.hits, 1);
     ck_assert_int_lt(now_ms(), caller.deadline + 1000);
     if (bad[_i].manner == STRAY)
@@ -332,7 +343,8 @@ START_TEST(any_request)
 {
     int (*operation)(void) = operations[_i % OPERATIONS];
     const int row = _i / OPERATIONS;
-    unsigned nth = 1;
+    unsigned nth = 1, hits;
+    bool slow;
     /* Bytes that come behind the next request cannot be told from a reply. */
     if (bad[row].manner == STRAY)
         return;
@@ -348,13 +360,14 @@ START_TEST(any_request)
         ck_assert_int_lt(now_ms(), caller.deadline + 1000);
         ck_assert(r == 0 || r == -EIO || r == -ETIMEDOUT || r > 0);
         ck_assert(r != -EIO || bad[row].result != 0);
-        unsigned hits = peer.hits;
+        hits = peer.hits;
         peer_rules_clear(&peer);
-        peer.hits = hits;
+        slow = is_too_slow(r, hits);
+        nth -= slow;
         kcm->timeout_ms = 10000;
         kcm_start(kcm, &caller);
         ck_assert_int_eq(operation(), 0);
-    } while (peer.hits > 0);
+    } while (hits > 0 || slow);
     ck_assert_uint_gt(nth, 2);
     forgive(bad[row].manner);
 }
