@@ -68,7 +68,7 @@ draft_unref(struct draft *d)
         return;
     __atomic_fetch_sub(&d->user->scratch_count, 1, __ATOMIC_RELAXED);
     draft_discharge(d->user, d->bytes.cap);
-    writer_free(&d->bytes);
+    secret_free(d->bytes.p); /* maybe under fs->lock: see secret_defer() */
     pthread_mutex_destroy(&d->lock);
     free(d);
 }

@@ -154,11 +154,13 @@ run(void *arg)
     struct pollfd stop = {.fd = h->stop_fd, .events = POLLIN};
     int64_t told = 0, collected = 0;
     while (poll(&stop, 1, look_ms(h)) == 0) {
+        secret_defer();
         sweep(h);
         if (now_ms() - collected >= COLLECT_MS) {
             collected = now_ms();
             scratch_collect(h->fs);
         }
+        secret_settle();
         /* Having come through the locks of all requests is the proof. */
         if (h->watchdog_ms > 0 && now_ms() - told >= h->watchdog_ms / 2) {
             told = now_ms();

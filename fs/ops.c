@@ -58,6 +58,7 @@ arm(struct request *r, const char *operation, unsigned limit)
         fuse_reply_err(r->req, EMFILE);
         return false;
     }
+    secret_defer();
     fuse_req_interrupt_func(r->req, interrupted, r->caller.wake);
     return true;
 }
@@ -139,6 +140,7 @@ request_end(struct request *r)
     fuse_req_interrupt_func(r->req, NULL, NULL);
     node_unref(r->fs, r->node);
     r->node = NULL;
+    secret_settle();
     status_count(r->user, r->operation, (uint64_t)(now_us() - r->begun_us));
     __atomic_fetch_sub(&r->user->requests, 1, __ATOMIC_RELAXED);
     log_context_clear();

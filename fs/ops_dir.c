@@ -29,7 +29,9 @@ op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 void
 op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
 {
+    secret_defer();
     node_forget(fuse_req_userdata(req), ino, count);
+    secret_settle();
     fuse_reply_none(req);
 }
 
@@ -37,8 +39,10 @@ void
 op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
     struct fs *fs = fuse_req_userdata(req);
+    secret_defer();
     for (size_t i = 0; i < count; i++)
         node_forget(fs, forgets[i].ino, forgets[i].nlookup);
+    secret_settle();
     fuse_reply_none(req);
 }
 

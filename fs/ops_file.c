@@ -266,11 +266,13 @@ op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct fs *fs = fuse_req_userdata(req);
     struct handle *h = handle_of(fi);
     (void)ino;
+    secret_defer();
     pthread_mutex_lock(&fs->lock);
     content_used_locked(h);
     pthread_mutex_unlock(&fs->lock);
     handle_close(fs, h);
     handle_free(fs, h);
+    secret_settle();
     fuse_reply_err(req, 0);
 }
 

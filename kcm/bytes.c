@@ -132,7 +132,7 @@ read_count(struct reader *r, size_t min_size)
 void
 writer_free(struct writer *w)
 {
-    secret_free(w->p);
+    secret_free_now(w->p);
     *w = (struct writer){0};
 }
 
@@ -163,7 +163,7 @@ writer_reserve(struct writer *w, size_t len)
     }
     if (w->len > 0)
         memcpy(p, w->p, w->len);
-    secret_free(w->p);
+    secret_free_now(w->p);
     w->p = p;
     w->cap = cap;
     return true;

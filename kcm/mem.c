@@ -61,11 +61,28 @@ secret_free(void *block)
     explicit_bzero(block, *p);
     free(p);
 }
+
+void
+secret_free_now(void *block)
+{
+    secret_free(block);
+}
+
+void
+secret_defer(void)
+{
+}
+
+void
+secret_settle(void)
+{
+}
 #else
-#define SLAB_SIZE ((size_t)64 * 1024)
-#define HEADER    ((size_t)64)
-#define NUM_CLASS 19
-#define LARGEST   16384
+#define SLAB_SIZE  ((size_t)64 * 1024)
+#define HEADER     ((size_t)64)
+#define NUM_CLASS  19
+#define LARGEST    16384
+#define LOCK_PIECE ((size_t)512 * 1024)
 
 static const uint16_t class_size[NUM_CLASS] = {
     32,   48,   64,   96,   128,  192,  256,  384,   512,  768,
@@ -83,6 +100,23 @@ struct slab {
 static pthread_mutex_t slab_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct slab *slabs[NUM_CLASS];
 
+/* Large blocks that wait for secret_settle(), by slab->next. */
+static _Thread_local bool deferring;
+static _Thread_local struct slab *deferred;
+
+/* In pieces: while the kernel brings pages in, no other thread can map
+ * anything. */
+static bool
+lock_pages(char *p, size_t len)
+{
+    for (size_t done = 0; done < len; done += LOCK_PIECE) {
+        size_t left = len - done;
+        if (mlock(p + done, left < LOCK_PIECE ? left : LOCK_PIECE) != 0)
+            return false;
+    }
+    return true;
+}
+
 /* Map len bytes (a multiple of the page size) aligned to SLAB_SIZE. */
 static void *
 map_aligned(size_t len)
@@ -97,7 +131,7 @@ map_aligned(size_t len)
     munmap(p + lead + len, SLAB_SIZE - lead);
     p += lead;
     madvise(p, len, MADV_DONTDUMP);
-    if (mlock(p, len) != 0)
+    if (!lock_pages(p, len))
         atomic_store(&unlocked, true);
     return p;
 }
@@ -149,19 +183,25 @@ alloc_large(size_t size)
     return (char *)s + HEADER;
 }
 
+/* Without slab_lock: the kernel may have other things to do first. */
+static struct slab *
+slab_new(int class)
+{
+    struct slab *s = map_aligned(SLAB_SIZE);
+    if (s == NULL)
+        return NULL;
+    s->mapped = SLAB_SIZE;
+    s->block = class_size[class];
+    s->fresh = HEADER;
+    return s;
+}
+
 static void *
 alloc_small_locked(int class)
 {
     struct slab *s = slabs[class];
-    if (s == NULL) {
-        s = map_aligned(SLAB_SIZE);
-        if (s == NULL)
-            return NULL;
-        s->mapped = SLAB_SIZE;
-        s->block = class_size[class];
-        s->fresh = HEADER;
-        list_push(&slabs[class], s);
-    }
+    if (s == NULL)
+        return NULL;
     void *block = s->free;
     if (block != NULL) {
         memcpy(&s->free, block, sizeof(s->free));
@@ -195,6 +235,13 @@ secret_alloc(size_t size)
     pthread_mutex_lock(&slab_lock);
     void *block = alloc_small_locked(class);
     pthread_mutex_unlock(&slab_lock);
+    struct slab *s = block == NULL ? slab_new(class) : NULL;
+    if (s != NULL) {
+        pthread_mutex_lock(&slab_lock);
+        list_push(&slabs[class], s);
+        block = alloc_small_locked(class);
+        pthread_mutex_unlock(&slab_lock);
+    }
     if (block != NULL)
         atomic_fetch_add(&in_use, class_size[class]);
     return block;
@@ -217,17 +264,54 @@ free_small_locked(struct slab *s, void *block)
     return s;
 }
 
+static void
+free_large(struct slab *s)
+{
+    size_t len = s->mapped;
+    atomic_fetch_sub(&in_use, len - HEADER);
+    explicit_bzero(s, len);
+    munmap(s, len);
+}
+
+void
+secret_defer(void)
+{
+    deferring = true;
+}
+
+void
+secret_settle(void)
+{
+    deferring = false;
+    while (deferred != NULL) {
+        struct slab *s = deferred;
+        deferred = s->next;
+        free_large(s);
+    }
+}
+
+void
+secret_free_now(void *block)
+{
+    bool before = deferring;
+    deferring = false;
+    secret_free(block);
+    deferring = before;
+}
+
 void
 secret_free(void *block)
 {
     if (block == NULL)
         return;
     struct slab *s = slab_of(block);
+    if (s->block == 0 && deferring) {
+        s->next = deferred;
+        deferred = s;
+        return;
+    }
     if (s->block == 0) {
-        size_t len = s->mapped;
-        atomic_fetch_sub(&in_use, len - HEADER);
-        explicit_bzero(s, len);
-        munmap(s, len);
+        free_large(s);
         return;
     }
     explicit_bzero(block, s->block);

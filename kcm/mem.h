@@ -47,6 +47,17 @@ freep(void *p)
 void *secret_alloc(size_t size);
 void secret_free(void *p);
 
+/*
+ * To wipe and unmap megabytes takes milliseconds, and who frees them may hold
+ * a lock that everybody waits for.  After secret_defer() what this thread
+ * frees of more than a few pages waits for its secret_settle().  Writers do
+ * not: they are nobody's but the one's who writes.
+ */
+void secret_defer(void);
+void secret_settle(void);
+/* The same as secret_free(), at once. */
+void secret_free_now(void *p);
+
 /* Bytes of secret memory handed out and not yet freed (of this process). */
 size_t secret_in_use(void);
 

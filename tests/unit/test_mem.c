@@ -3,6 +3,7 @@
  */
 #include <check.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "../../kcm/mem.h"
@@ -126,6 +127,60 @@ START_TEST(cleanup_and_take)
 }
 END_TEST
 
+#ifndef __SANITIZE_ADDRESS__
+/* How many bytes of this process are mapped and locked. */
+static size_t
+locked_kb(void)
+{
+    size_t kb = 0;
+    char line[256];
+    FILE *f = fopen("/proc/self/status", "re");
+    ck_assert_ptr_nonnull(f);
+    while (fgets(line, sizeof(line), f) != NULL)
+        (void)sscanf(line, "VmLck: %zu", &kb);
+    fclose(f);
+    return kb;
+}
+
+/* What is freed while a lock may be held stays until it is given back. */
+START_TEST(deferred)
+{
+    const size_t large = 1 << 20;
+    size_t before = locked_kb();
+    uint8_t *p[3];
+    for (int i = 0; i < 3; i++) {
+        p[i] = secret_alloc(large);
+        ck_assert_ptr_nonnull(p[i]);
+        memset(p[i], 0xee, large);
+    }
+    ck_assert(secret_unlocked() || locked_kb() >= before + 3 * 1024);
+    size_t all = locked_kb();
+    secret_defer();
+    secret_free(p[0]);
+    secret_free(p[1]);
+    ck_assert_uint_eq(locked_kb(), all);
+    ck_assert_uint_ge(secret_in_use(), 3 * large);
+    /* writers give back at once, small blocks are wiped at once */
+    secret_free_now(p[2]);
+    ck_assert(secret_unlocked() || locked_kb() <= all - 1024);
+    uint8_t *small = secret_alloc(100);
+    memset(small, 0xee, 100);
+    secret_free(small);
+    ck_assert_ptr_eq(secret_alloc(100), small);
+    ck_assert_uint_eq(small[50], 0);
+    secret_free(small);
+    secret_settle();
+    ck_assert_uint_eq(secret_in_use(), 0);
+    ck_assert_uint_le(locked_kb(), all - 3 * 1024 + 128);
+    /* and afterwards nothing waits */
+    p[0] = secret_alloc(large);
+    all = locked_kb();
+    secret_free(p[0]);
+    ck_assert(secret_unlocked() || locked_kb() <= all - 1024);
+}
+END_TEST
+#endif
+
 int
 main(void)
 {
@@ -138,6 +193,9 @@ main(void)
     tcase_add_test(t, many_threads);
     tcase_add_test(t, blobs);
     tcase_add_test(t, cleanup_and_take);
+#ifndef __SANITIZE_ADDRESS__
+    tcase_add_test(t, deferred);
+#endif
     suite_add_tcase(s, t);
     SRunner *runner = srunner_create(s);
     srunner_run_all(runner, CK_ENV);
