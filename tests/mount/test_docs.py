@@ -1,5 +1,6 @@
 """README, manual pages and completion: every command in them runs, every
 option is in them, and nothing else."""
+import ast
 import errno
 import json
 import os
@@ -448,6 +449,27 @@ def schema_and_description_agree(t):
         names += schema["$defs"][part]["properties"]
     for name in names:
         check(re.search(r"\b%s\b" % name, comment), name)
+
+
+# ------------------------------------------------------------------- tests
+
+def docstrings():
+    """Of all functions that are tests of a mount, or parts of one."""
+    place = os.path.join(REPO, "tests/mount")
+    for name in os.listdir(place):
+        if re.fullmatch(r"test_.*\.py", name):
+            for node in ast.parse(text_of(os.path.join(place, name))).body:
+                if isinstance(node, ast.FunctionDef):
+                    yield ast.get_docstring(node) or ""
+
+
+@test("none")
+def every_point_about_clients_has_its_test(t):
+    """What FILE clients need is numbered; [n] in a test's docstring says
+    which of it the test is about."""
+    named = {int(n) for text in docstrings()
+             for n in re.findall(r"\[(\d+)\]", text)}
+    eq(named, set(range(1, 36)), "numbers")
 
 
 # -------------------------------------------------------------- completion

@@ -17,6 +17,8 @@ from writing import (CREATE_FORMS, FORMS, Subject, append, opened, pieces_of,
 
 @test(*ALL)
 def unlink_by_every_form(t):
+    """[4] [28] Its directory and the default outlive it; primary names it
+    still, as on disk."""
     m = t.mount()
     for form in FORMS:
         s = Subject(t, m, t.user())
@@ -26,8 +28,8 @@ def unlink_by_every_form(t):
         check(s.gone(), "not destroyed")
         for other in CREATE_FORMS:
             check(not s.u.exists(s.path(other)), "%s still shows", other)
-        # the directory and the default outlive it [4] [28]
         check(s.u.exists(s.dir("by-name")), "by-name/ is gone")
+        eq(s.u.text("%s/collection/primary" % m), "tktw\n", "primary")
         eq(s.u.link("%s/default" % m), "by-name/" + by_name(s.name))
         raises(errno.ENOENT, s.u.call, os.unlink, path)
 
