@@ -183,15 +183,35 @@ op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size,
     fuse_reply_write(req, size);
 }
 
+static int
+flush_config(struct fs *fs, struct node *n, const struct caller *caller,
+             struct data bytes)
+{
+    int r = change_set_config(n->content, caller, n->name, bytes);
+    if (r == 0)
+        status_audit_change(fs, caller, "sets an entry of", n->content);
+    return r;
+}
+
+static int
+flush_tickets(struct fs *fs, struct node *n, const struct caller *caller,
+              struct data bytes)
+{
+    int r = change_store_file(n->content, caller, bytes);
+    if (r == 0)
+        status_audit_change(fs, caller, "adds entries to", n->content);
+    return r;
+}
+
 /* Files created in tickets/ and config/ become entries of the cache. */
 static int
-flush_scratch(struct node *n, const struct caller *caller, struct data bytes)
+flush_scratch(struct fs *fs, struct node *n, const struct caller *caller,
+              struct data bytes)
 {
-    int r = n->parent == NODE_TICKETS
-                ? change_store_file(n->content, caller, bytes)
-                : change_set_config(n->content, caller, n->name, bytes);
+    int r = n->parent == NODE_TICKETS ? flush_tickets(fs, n, caller, bytes)
+                                      : flush_config(fs, n, caller, bytes);
     if (r == 0)
-        scratch_unlink(n->content->user->fs, n);
+        scratch_unlink(fs, n);
     return r;
 }
 
@@ -219,11 +239,11 @@ flush_any(struct fs *fs, struct handle *h)
     int r = d != NULL ? draft_copy(d, &copy) : -EBADF;
     struct data bytes = writer_data(&copy.bytes);
     if (r == 0 && n->kind == NODE_SCRATCH)
-        r = flush_scratch(n, &h->caller, bytes);
+        r = flush_scratch(fs, n, &h->caller, bytes);
     else if (r == 0 && n->kind == NODE_PRIMARY)
         r = name_primary(fs, &h->caller, bytes);
     else if (r == 0 && n->kind == NODE_CONFIG_VALUE)
-        r = change_set_config(n->content, &h->caller, n->name, bytes);
+        r = flush_config(fs, n, &h->caller, bytes);
     if (r == 0)
         h->dirty = false;
     return r;

@@ -455,7 +455,10 @@ write_in_place(struct handle *h, struct image *image, size_t off,
     struct cred creds[AT_ONCE];
     size_t entry;
     if (off == 0 && data.len >= ZERO_MIN && all_zero(data)) {
-        int r = change_destroy_held(h->node->content, &h->caller);
+        struct content *c = h->node->content;
+        int r = change_destroy_held(c, &h->caller);
+        if (r == 0)
+            status_audit_change(c->user->fs, &h->caller, "destroys", c);
         return r == KCM_NOT_FOUND ? 0 : r;
     }
     if (off + data.len <= image->len &&

@@ -528,8 +528,14 @@ def the_access_log_of_changes(t):
     u.kvno("svc0/host.example.com", cc=cc)
     name = paths_of(t, m, u).name
     tickets = m / "default/tickets"
-    u.run("sh", "-c", "rm %s/svc0*" % tickets)
+    u.run("sh", "-c", "cp %s/svc0* ~/ticket && rm %s/svc0*" % (
+        tickets, tickets))
+    u.run("cp", u.home + "/ticket", tickets + "/again")
+    u.run("sh", "-c", "cd %s/default/config && echo a | dd of=new status=none"
+          " && echo b | tee new >/dev/null" % m)
     u.run("kdestroy", "-q", "-c", cc)
+    u.kinit(cc=cc)
+    u.run("shred", "-n", "0", "-z", "--size=64", m / "default/cache")
     lines = re.findall(
         r"uid %d \w+: audit: pid \d+ \((\w+)\) (.*) cache (\S+)(.*)" % u.uid,
         m.log_text())
@@ -537,7 +543,11 @@ def the_access_log_of_changes(t):
     found = {line[:2] + line[3:] for line in lines}
     for line in (("kinit", "replaces", ""), ("kvno", "opens", " for writing"),
                  ("rm", "removes an entry of", ""),
-                 ("kdestroy", "destroys", "")):
+                 ("cp", "adds entries to", ""),
+                 ("dd", "sets an entry of", ""),
+                 ("tee", "sets an entry of", ""),
+                 ("kdestroy", "destroys", ""),
+                 ("shred", "destroys", "")):
         check(line in found, "no %r in %r", line, found)
 
 
