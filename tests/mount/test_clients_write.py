@@ -124,18 +124,18 @@ def k5start_as_a_daemon(t):
         k5start_k(b)
 
 
-def stamp(b):
-    """When it was changed last; None while it is not whole: k5start unlinks
-    it, creates it and writes to it."""
+def tickets(b):
+    """None while the file is not whole: k5start unlinks it, creates it and
+    writes to it."""
     try:
-        changed, data = b.u.stat(b.path).st_mtime_ns, b.u.read(b.path)
+        data = b.u.read(b.path)
     except FileNotFoundError:
         return None
-    return changed if data and ccfile.parse(data).creds else None
+    return (data and ccfile.parse(data).creds) or None
 
 
 def k5start_k(b):
-    before = stamp(b)           # of one that is there: it is replaced
+    before = tickets(b)         # of one that is there: it is replaced
     p = subprocess.Popen(
         ["k5start", "-q", "-K", "1", "-k", b.cc, "-f", b.u.keytab,
          b.u.principal], env=b.u.env, user=b.u.uid, group=b.u.gid,
@@ -146,11 +146,11 @@ def k5start_k(b):
         p.terminate()
         return p.poll() is not None
     try:
-        wait_for("the first ticket", lambda: stamp(b) not in (None, before))
+        wait_for("the first ticket", lambda: tickets(b) not in (None, before))
         b.step("k5start -K")
-        first = stamp(b)
+        first = tickets(b)
         p.send_signal(signal.SIGALRM)
-        wait_for("the second", lambda: stamp(b) not in (None, first))
+        wait_for("the second", lambda: tickets(b) not in (None, first))
         b.step("k5start -K after SIGALRM")
     finally:
         wait_for("k5start to end", ends)
