@@ -186,6 +186,78 @@ def gone(pid, pieces, what):
             what, "\n".join(found_in(pid, pieces)))) from None
 
 
+def flags_of(pid):
+    """{first line of each mapping in smaps: its VmFlags}"""
+    flags, head = {}, None
+    with open("/proc/%d/smaps" % pid) as f:
+        for line in f:
+            if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                head = line.strip()
+            elif line.startswith("VmFlags:"):
+                flags[head] = line.split()[1:]
+    return flags
+
+
+def check_guarded(pid, pieces):
+    """Wherever there is a piece, the page is locked and in no core."""
+    found = {}
+    for where, data in memory_of(pid):
+        for name, piece in pieces.items():
+            if piece in data:
+                found.setdefault(where, []).append(name)
+    eq({n for names in found.values() for n in names}, set(pieces),
+       "pieces in memory")
+    # a heap that grew meanwhile has another end
+    flags = {head.split("-")[0]: f for head, f in flags_of(pid).items()}
+    for where, names in found.items():
+        has = flags[where.split("-")[0]]
+        for flag in ("lo", "dd"):
+            check(flag in has, "%s: %r in %s, which has not %r but %s", pid,
+                  names, where, flag, has)
+
+
+@test(*ALL)
+def live_tickets_are_locked_and_not_dumped(t):
+    """While a cache is open that was read, written and listed."""
+    if is_inspectable():
+        return
+    m, u = t.mount("-o", "idle=600"), t.user()
+    path = m / "default/cache"
+    u.kinit(cc="FILE:" + path)
+    u.kvno("host/localhost", "svc1/host.example.com", cc="FILE:" + path)
+    fd = u.call(os.open, path, os.O_RDONLY)
+    try:
+        image = u.call(os.pread, fd, 1 << 20, 0)
+        u.write(m / ("by-name/%d/scratch" % u.uid), image)
+        use_all_views(u, m)
+        pieces = pieces_of(image)
+        check(len(pieces) >= 9, "too few pieces: %s", list(pieces))
+        check_guarded(m.process.pid, pieces)
+    finally:
+        os.close(fd)
+
+
+@test("kcmd")
+def kcmd_locks_and_does_not_dump(t):
+    """What it holds and what it sends and receives."""
+    if is_inspectable():
+        return
+    u = t.user()
+    u.kinit()
+    u.kvno("host/localhost", "svc1/host.example.com")
+    u.klist()
+    w = t.wire(u)
+    name = next(iter(w.caches().values()))
+    creds = [ccfile.parse_cred(raw) for raw in w.creds(name)]
+    pieces = {}
+    for c in creds:
+        if not c.is_config():
+            pieces["key of %s" % c.server] = c.key[:SECRET_SIZE]
+            pieces["end of %s" % c.server] = c.ticket[-SECRET_SIZE:]
+    check(len(pieces) >= 6, "too few pieces: %s", list(pieces))
+    check_guarded(t.daemon.process.pid, pieces)
+
+
 def use_all_views(u, m):
     u.klist("FILE:%s/default/cache" % m)
     u.klist("DIR:%s/collection" % m)
