@@ -1,5 +1,6 @@
 """Who the KCM daemon sees, and what each caller is shown of others."""
 import ctypes
+import errno
 import os
 import shutil
 import stat
@@ -8,6 +9,7 @@ import threading
 import time
 
 import ccfile
+from counting import ASYNCHRONOUS, Meter
 from harness import ALL, REAL, test
 from made import image
 from tree import paths_of
@@ -260,18 +262,14 @@ def tell(user, path):
     return user.call(body)
 
 
-@test(*ALL)
-def existence_of_others_caches(t):
-    """A path of another's cache answers as one that nobody has."""
-    m = t.mount()
-    a, b = t.user(), t.user(principal=None)
-    a.kinit()
+def existing_and_missing(t, m, a):
+    """Paths of a's, and such as nobody has."""
     theirs = paths_of(t, m, a)
     digits = "0123456789abcdef"
     other = "".join(digits[15 - digits.index(c)] if c in digits else c
                     for c in theirs.uuid)
     nobody = str(a.uid + 100000)
-    pairs = [(theirs.dir, m / other),
+    return [(theirs.dir, m / other),
              (theirs.cache, m / (other + "/cache")),
              (theirs / "principal", m / (other + "/principal")),
              (m / ("krb5cc_%d" % a.uid), m / ("krb5cc_" + nobody)),
@@ -280,11 +278,80 @@ def existence_of_others_caches(t):
               theirs.forms["collection"].replace(str(a.uid), nobody)),
              (m / ("by-principal/" + a.principal),
               m / "by-principal/nobody@EXAMPLE.COM")]
+
+
+@test(*ALL)
+def existence_of_others_caches(t):
+    """A path of another's cache answers as one that nobody has."""
+    m = t.mount()
+    a, b = t.user(), t.user(principal=None)
+    a.kinit()
     for who in (b, t.root()):
-        for existing, missing in pairs:
+        for existing, missing in existing_and_missing(t, m, a):
             eq(tell(who, existing), tell(who, missing),
                "uid %d told of %s and of %s" % (who.uid, existing, missing))
-    eq(principal_of(a.read(theirs.cache)), a.principal, "it is still there")
+    eq(principal_of(a.read(m / "default/cache")), a.principal,
+       "it is still there")
+
+
+def attempt(user, act, path):
+    def body():
+        try:
+            act(path)
+            return 0
+        except OSError as e:
+            return e.errno
+    return user.call(body)
+
+
+@test(*ALL)
+def existence_costs_nothing_else(t):
+    """Nor does it show in what an attempt costs: the daemon is asked the
+    same, as often, whether somebody has such a cache or not, and the mount is
+    asked the same.  (Of a name by which somebody reached it in this moment,
+    as by-name/NAME here, the kernel asks twice: it finds that what it remembers
+    is not for this one.  No file system can keep it from that.)"""
+    proxy = t.proxy() if t.on != "embedded" else None
+    m = t.mount("-d", socket=proxy.socket if proxy else None)
+    meter = Meter(m, proxy)
+    a, b = t.user(), t.user()
+    a.kinit()
+    b.kinit()
+    acts = (os.lstat, lambda p: os.close(os.open(p, os.O_RDONLY)),
+            os.listdir, os.statvfs)
+
+    def costs(who, path):
+        """[(errno, FUSE requests, KCM requests, connections)], by act: with
+        nothing that is fresh, and then with what the first has left."""
+        time.sleep(1.2)         # META_MS, TIMEOUT_FILE, FRESH_MS
+        a.read(m / "default/cache")
+        found = []
+        for act in acts:
+            meter.start()
+            error = attempt(who, act, path)
+            cost = meter.stop()
+            found.append((error, sorted(set(cost.requests) - ASYNCHRONOUS),
+                          sorted(cost.calls.items()), cost.connections))
+        return found
+
+    def least(one, other):
+        def key(c):
+            return sum(n for _, n in c[2]) + c[3]
+        return [min(pair, key=key) for pair in zip(one, other)]
+    pairs = existing_and_missing(t, m, a)
+    for who, some in ((b, pairs), (t.root(), pairs[1:2] + pairs[4:5])):
+        attempt(who, os.listdir, m.path)        # what daemon it is
+        for existing, missing in some:
+            there, not_there = costs(who, existing), costs(who, missing)
+            for _ in range(5):
+                if there == not_there:
+                    break
+                # on a busy machine what was fresh is not any more
+                there = least(there, costs(who, existing))
+                not_there = least(not_there, costs(who, missing))
+            eq(there, not_there, "uid %d: %s and %s" % (
+                who.uid, existing, missing))
+            eq({e for e, *_ in there}, {errno.ENOENT}, "errors")
 
 
 @test(*ALL)
