@@ -1,6 +1,7 @@
 /*
- * The lists of system calls, found by tracing all tests (strace -f) and by
- * reading what glibc may use in their place on other kernels and versions.
+ * The lists of system calls: what tracing all tests shows once the filter is
+ * in place (strace -f), and marked so, what glibc calls instead on other
+ * architectures and versions, or where memory or the vDSO is missing.
  */
 #include "confine.h"
 
@@ -43,37 +44,33 @@ confine(enum confine_program program, const char *socket_path)
 static const int basic[] = {
     SCMP_SYS(brk),
     SCMP_SYS(munmap),
-    SCMP_SYS(mremap),
+    SCMP_SYS(mremap), /* realloc() of what has a mapping of its own */
     SCMP_SYS(madvise),
     SCMP_SYS(mlock),
-    SCMP_SYS(mlock2),
-    SCMP_SYS(munlock),
     SCMP_SYS(read),
-    SCMP_SYS(readv),
     SCMP_SYS(write),
     SCMP_SYS(writev),
     SCMP_SYS(close),
     SCMP_SYS(lseek),
-    SCMP_SYS(_llseek),
-    SCMP_SYS(fstat),
-    SCMP_SYS(fstat64),
+    SCMP_SYS(_llseek), /* the same with 32 bits */
     SCMP_SYS(newfstatat),
-    SCMP_SYS(fstatat64),
+    SCMP_SYS(fstatat64), /* with 32 bits, as all ...64 and ...32 */
+    SCMP_SYS(statx),     /* stat() with 32 bits */
+    SCMP_SYS(fstat),     /* stat() before glibc 2.33 */
+    SCMP_SYS(fstat64),
     SCMP_SYS(stat),
     SCMP_SYS(lstat),
-    SCMP_SYS(statx),
     SCMP_SYS(fcntl),
     SCMP_SYS(fcntl64),
-    SCMP_SYS(dup),
     SCMP_SYS(dup2),
-    SCMP_SYS(dup3),
+    SCMP_SYS(dup3), /* dup2() on arm64 */
     SCMP_SYS(futex),
     SCMP_SYS(futex_time64),
     SCMP_SYS(getpid),
-    SCMP_SYS(gettid),
+    SCMP_SYS(gettid), /* abort() */
     SCMP_SYS(getrandom),
-    SCMP_SYS(sysinfo), /* qsort() */
-    SCMP_SYS(clock_gettime),
+    SCMP_SYS(sysinfo),       /* qsort() */
+    SCMP_SYS(clock_gettime), /* without a vDSO */
     SCMP_SYS(clock_gettime64),
     SCMP_SYS(gettimeofday),
     SCMP_SYS(time),
@@ -81,27 +78,25 @@ static const int basic[] = {
     SCMP_SYS(rt_sigprocmask),
     SCMP_SYS(rt_sigreturn),
     SCMP_SYS(sigreturn),
-    SCMP_SYS(sigaltstack),
-    SCMP_SYS(restart_syscall),
+    SCMP_SYS(restart_syscall), /* the kernel's, after SIGSTOP */
     SCMP_SYS(exit),
     SCMP_SYS(exit_group),
     NONE,
 };
 
-/* Waiting, and what goes over sockets; which sockets: see add_checked(). */
+/* Waiting, and what goes over sockets; which sockets: see add_checked().
+ * kcmd connects, too: to syslog or the journal, anew when that restarts. */
 static const int serving[] = {
-    SCMP_SYS(poll),         SCMP_SYS(ppoll),
+    SCMP_SYS(poll),         SCMP_SYS(ppoll), /* poll() on arm64 */
     SCMP_SYS(ppoll_time64), SCMP_SYS(epoll_create1),
     SCMP_SYS(epoll_ctl),    SCMP_SYS(epoll_wait),
-    SCMP_SYS(epoll_pwait),  SCMP_SYS(epoll_pwait2),
-    SCMP_SYS(connect),      SCMP_SYS(accept),
-    SCMP_SYS(accept4),      SCMP_SYS(send),
+    SCMP_SYS(epoll_pwait), /* epoll_wait() on arm64 */
+    SCMP_SYS(connect),      SCMP_SYS(accept4),
+    SCMP_SYS(send), /* on 32-bit arm, as recv */
     SCMP_SYS(sendto),       SCMP_SYS(sendmsg),
     SCMP_SYS(recv),         SCMP_SYS(recvfrom),
-    SCMP_SYS(recvmsg),      SCMP_SYS(shutdown),
     SCMP_SYS(getsockopt),   SCMP_SYS(setsockopt),
-    SCMP_SYS(getsockname),  SCMP_SYS(getpeername),
-    SCMP_SYS(unlink),       SCMP_SYS(unlinkat),
+    SCMP_SYS(unlink),       SCMP_SYS(unlinkat), /* unlink() on arm64 */
     SCMP_SYS(setsid),       NONE,
 };
 
@@ -110,22 +105,17 @@ static const int threads[] = {
     SCMP_SYS(eventfd2),
     SCMP_SYS(set_robust_list),
     SCMP_SYS(rseq),
-    SCMP_SYS(sched_yield),
     SCMP_SYS(sched_getaffinity),
     SCMP_SYS(nanosleep),
-    SCMP_SYS(clock_nanosleep),
+    SCMP_SYS(clock_nanosleep), /* nanosleep() from glibc 2.31 on */
     SCMP_SYS(clock_nanosleep_time64),
     SCMP_SYS(getuid),
     SCMP_SYS(geteuid),
-    SCMP_SYS(getgid),
     SCMP_SYS(getegid),
     SCMP_SYS(getuid32),
     SCMP_SYS(geteuid32),
-    SCMP_SYS(getgid32),
     SCMP_SYS(getegid32),
     SCMP_SYS(wait4),
-    SCMP_SYS(waitid),
-    SCMP_SYS(chdir),
     NONE,
 };
 

@@ -63,6 +63,30 @@ list_directory(void)
     return open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
+/* Harmless, but on no list: all are refused, or which is not (from 200). */
+static int
+never_called(void)
+{
+    static const long numbers[] = {
+        SYS_readv,  SYS_dup,         SYS_munlock,      SYS_mlock2,
+        SYS_accept, SYS_recvmsg,     SYS_shutdown,     SYS_getsockname,
+        SYS_waitid, SYS_sched_yield, SYS_getpeername,  SYS_chdir,
+        SYS_getgid, SYS_sigaltstack, SYS_splice,       SYS_pipe2,
+        SYS_ioctl,  SYS_mincore,     SYS_getdents64,   SYS_socketpair,
+        SYS_bind,   SYS_listen,      SYS_renameat,     SYS_linkat,
+        SYS_fchmod, SYS_kill,        SYS_memfd_create, SYS_prlimit64,
+    };
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        errno = 0;
+        if (syscall(numbers[i], -1, 0, 0, 0, 0) != -1 || errno != EPERM) {
+            errno = 200 + (int)i;
+            return -1;
+        }
+    }
+    errno = EPERM;
+    return -1;
+}
+
 static int
 make_file(void)
 {
@@ -226,6 +250,7 @@ static const struct trial {
     int (*act)(void);
     int kcmfs, kcmd, unmounter;
 } trials[] = {
+    {"what no program calls", never_called, EPERM, EPERM, EPERM},
     {"write a device", write_device, EPERM, EPERM, EPERM},
     {"make a file", make_file, EPERM, EPERM, EPERM},
     {"the internet", internet, EPERM, EPERM, EPERM},
