@@ -306,6 +306,10 @@ static void __attribute__((noreturn)) run_unmounter(int fd, const char *path)
     dev_t now;
     if (n != sizeof(device) || !mountpoint_device(path, &now) || now != device)
         _exit(0);
+    /* Ours lost its daemon by now.  If it is unmounted already, the kernel may
+     * have given its number to another one there. */
+    if (!is_dead(path))
+        _exit(0);
     if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
         _exit(0);
     if (root)

@@ -39,8 +39,9 @@ struct unmounter {
 int unmounter_start(struct unmounter *u, const char *absolute);
 
 /*
- * Have the mount of that device number unmounted, if it still is mounted,
- * and end the process.  device 0: only end it.  0, or -EIO: it failed.
+ * Have the mount of that device number, which lost its daemon, unmounted if
+ * it still is mounted, and end the process.  device 0: only end it.  0, or
+ * -EIO: it failed.
  */
 int unmounter_finish(struct unmounter *u, dev_t device);
 

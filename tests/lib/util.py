@@ -166,6 +166,13 @@ def unshare_mounts():
         raise OSError(ctypes.get_errno(), "mount --make-rprivate /")
 
 
+def umount(path):
+    """Without umount(8)'s looks at what is mounted, which may not answer."""
+    if _libc.umount2(path.encode(), 0):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()),
+                      path)
+
+
 class Result:
     """What a command did."""
 

@@ -12,8 +12,9 @@ import ccfile
 import harness
 from harness import REAL, test
 from made import made_cache, usual_creds
+from mount import Mount, mounted
 from tree import by_name
-from util import check, eq, has, raises, wait_for
+from util import check, eq, has, raises, umount, wait_for
 from writing import append
 
 KEPT = "kcmd-caches"
@@ -279,3 +280,28 @@ def stopped_while_a_request_waits(t):
     reader.wait(10)
     m.detach()
     m.process = None
+
+
+@test("kcmd")
+def mounted_again_before_the_end(t):
+    """umount PATH && kcmfs PATH: the first, which ends meanwhile, leaves the
+    mount of the second alone, also where the kernel gives it the number of
+    the one that went."""
+    for _ in range(20):
+        old = t.mount()
+        number = os.stat(old.path).st_dev
+        old.signal(signal.SIGSTOP)
+        umount(old.path)
+        new = Mount(old.binary, old.path, old.path + ".new.log",
+                    old.arguments, old.env).start()
+        t.cleanup(new.discard)
+        same = os.stat(new.path).st_dev == number
+        old.signal(signal.SIGCONT)
+        eq(old.process.wait(20), 0, "status of the first")
+        old.process = None
+        check(mounted(new.path), "the second is unmounted")
+        os.listdir(new.path)
+        new.finish()
+        if same:
+            return
+    check(False, "no two mounts had one number")
