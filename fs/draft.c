@@ -107,6 +107,8 @@ draft_write(struct draft *d, off_t off, struct data data)
         data.len > DRAFT_BYTES - (size_t)off)
         return -EFBIG;
     pthread_mutex_lock(&d->lock);
+    if ((size_t)off < d->bytes.len)
+        d->wants = 0;
     int r = grow_locked(d, (size_t)off + data.len);
     if (r == 0 && data.len > 0)
         memcpy(d->bytes.p + off, data.p, data.len);
@@ -124,9 +126,27 @@ draft_truncate(struct draft *d, off_t size)
     if (r == 0 && (size_t)size < d->bytes.len) {
         explicit_bzero(d->bytes.p + size, d->bytes.len - (size_t)size);
         d->bytes.len = (size_t)size;
+        d->wants = 0;
     }
     pthread_mutex_unlock(&d->lock);
     return r;
+}
+
+void
+draft_set_wants(struct draft *d, size_t size)
+{
+    pthread_mutex_lock(&d->lock);
+    d->wants = size;
+    pthread_mutex_unlock(&d->lock);
+}
+
+bool
+draft_falls_short(struct draft *d)
+{
+    pthread_mutex_lock(&d->lock);
+    bool short_of = d->bytes.len < d->wants;
+    pthread_mutex_unlock(&d->lock);
+    return short_of;
 }
 
 size_t

@@ -20,6 +20,7 @@ struct draft {
     pthread_mutex_t lock;
     struct user *user; /* who is charged */
     struct writer bytes;
+    size_t wants; /* no fewer bytes are worth a look at them; 0: not known */
 };
 
 int draft_new(struct user *u, struct draft **out); /* -EDQUOT */
@@ -30,6 +31,10 @@ DEFINE_CLEANUP(struct draft *, draft_unref)
 int draft_write(struct draft *d, off_t off, struct data data);
 int draft_truncate(struct draft *d, off_t size);
 size_t draft_size(struct draft *d);
+/* Who looked at it found that it takes so many bytes for what is missing;
+ * that is forgotten when what was looked at changes. */
+void draft_set_wants(struct draft *d, size_t size);
+bool draft_falls_short(struct draft *d);
 /* The draft of a node, with one reference, or NULL. */
 struct draft *draft_of(struct fs *fs, struct node *n);
 /* A copy of its bytes, while others may write to it: 0, or -EAGAIN where the

@@ -262,9 +262,11 @@ give_birth(struct handle *h, struct draft *d, bool at_flush)
     bool old = bytes.len >= 2 && bytes.p[1] != 4;
     if (r != 0)
         return r;
-    if (old && !at_flush)
+    if (old && !at_flush) {
+        draft_set_wants(d, SIZE_MAX);
         return bytes.p[0] == 5 && bytes.p[1] >= 1 && bytes.p[1] <= 3 ? 0
                                                                      : -EINVAL;
+    }
     r = image_parse(bytes, &f);
     if (r != 0)
         return r;
@@ -272,8 +274,10 @@ give_birth(struct handle *h, struct draft *d, bool at_flush)
     if (at_flush &&
         (ending == ENDS_CUT || (ending == ENDS_WHOLE && f.whole < bytes.len)))
         return -EINVAL;
-    if (ending != ENDS_WHOLE)
-        return 0;
+    if (ending != ENDS_WHOLE) {
+        draft_set_wants(d, f.wants);
+        return f.wants > RECORD_MAX ? -EINVAL : 0;
+    }
     _cleanup_(writer_free) struct writer rest = {0};
     write_bytes(&rest, bytes.p + f.whole, bytes.len - f.whole);
     if (rest.failed)
@@ -294,7 +298,8 @@ write_unborn(struct handle *h, struct draft *d, off_t off, struct data data)
     if (h->flags & O_APPEND)
         off = (off_t)before;
     int r = draft_write(d, off, data);
-    if (r == 0)
+    /* Not at each byte: a principal may come in many. */
+    if (r == 0 && !draft_falls_short(d))
         r = give_birth(h, d, false);
     if (r == 0)
         h->end = off + (off_t)data.len;

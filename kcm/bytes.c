@@ -55,11 +55,19 @@ reader_fail(struct reader *r)
     r->bad = true;
 }
 
+static void
+fall_short(struct reader *r, size_t wanted)
+{
+    if (!r->bad)
+        r->lacks = wanted - reader_left(r);
+    r->bad = true;
+}
+
 struct data
 read_data(struct reader *r, size_t len)
 {
     if (len > reader_left(r)) {
-        r->bad = true;
+        fall_short(r, len);
         return (struct data){NULL, 0};
     }
     struct data d = {r->p, len};
@@ -123,7 +131,8 @@ read_count(struct reader *r, size_t min_size)
 {
     uint32_t count = read_u32(r);
     if (count > reader_left(r) / min_size) {
-        r->bad = true;
+        fall_short(r,
+                   count > SIZE_MAX / min_size ? SIZE_MAX : count * min_size);
         return 0;
     }
     return count;

@@ -38,8 +38,12 @@ principal_read(struct reader *r, struct principal *out)
     out->count = read_count(r, 4);
     out->realm = read_data32(r);
     const uint8_t *first = r->p;
-    for (uint32_t i = 0; i < out->count && !r->bad; i++)
+    uint32_t i = 0;
+    for (; i < out->count && !r->bad; i++)
         (void)read_data32(r);
+    /* Those not come to, at least their lengths. */
+    if (r->bad)
+        r->lacks += (size_t)4 * (out->count - i);
     out->components = span(r, first);
     out->raw = span(r, start);
 }

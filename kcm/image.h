@@ -91,6 +91,7 @@ struct image_file {
     int version;
     int32_t kdc_offset;
     bool has_principal;
+    size_t wants; /* of version 4 without one: no fewer bytes can hold it */
     struct data principal; /* version 4 */
     struct data *creds;    /* version 4, in order, removed ones included */
     size_t count;

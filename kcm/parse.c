@@ -61,15 +61,15 @@ parse_v4(struct data bytes, struct image_file *f)
     f->v4 = bytes;
     (void)read_u16(&r); /* the version */
     struct data tags = read_data(&r, read_u16(&r));
-    if (r.bad)
-        return 0;
-    int result = parse_tags(tags, f);
+    int result = r.bad ? 0 : parse_tags(tags, f);
     if (result < 0)
         return result;
     struct principal p;
     principal_read(&r, &p);
-    if (r.bad)
+    if (r.bad) {
+        f->wants = bytes.len + r.lacks;
         return 0;
+    }
     f->has_principal = true;
     f->principal = p.raw;
     f->body = f->whole = (size_t)(r.p - bytes.p);
