@@ -51,11 +51,12 @@ arm(struct request *r, const char *operation, unsigned limit)
     r->begun_us = now_us();
     kcm_start(r->fs->kcm, &r->caller);
     r->caller.wake = wake_mine();
+    int error = errno;
     log_context(r->caller.uid, operation);
     if (r->caller.wake == NULL) {
         __atomic_fetch_sub(&u->requests, 1, __ATOMIC_RELAXED);
         log_context_clear();
-        fuse_reply_err(r->req, EMFILE);
+        fuse_reply_err(r->req, error);
         return false;
     }
     secret_defer();

@@ -194,10 +194,10 @@ struct retry {
 static int
 try_settle(struct kcm *kcm, struct caller *caller, int ms)
 {
-    caller->wake = wake_mine();
     caller->deadline = now_ms() + ms;
+    caller->wake = wake_mine();
     if (caller->wake == NULL)
-        return -EMFILE;
+        return -errno;
     int r = turn_take(&kcm->recovering, caller);
     if (r == 0) {
         r = settle_all(kcm, caller);

@@ -71,13 +71,14 @@ wake_mine(void)
         return NULL;
     w->interrupted = false;
     w->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (w->fd < 0 || pthread_setspecific(wake_key, w) != 0) {
-        if (w->fd >= 0)
-            close(w->fd);
-        free(w);
-        return NULL;
-    }
-    return w;
+    int error = w->fd < 0 ? errno : pthread_setspecific(wake_key, w);
+    if (error == 0)
+        return w;
+    if (w->fd >= 0)
+        close(w->fd);
+    free(w);
+    errno = error;
+    return NULL;
 }
 
 void

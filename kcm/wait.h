@@ -43,7 +43,8 @@ int64_t now_ms(void);
 void wait_end_prepare(void);
 void wait_end(void);
 
-/* This thread's wake, with nothing pending; NULL when out of descriptors. */
+/* This thread's wake, with nothing pending; NULL, and errno, when out of
+ * memory or descriptors. */
 struct wake *wake_mine(void);
 /* Make the waits of w's current caller return -EINTR.  Any thread. */
 void wake_interrupt(struct wake *w);

@@ -3,6 +3,10 @@
     @test(*ALL)                 # once for each of these daemons
     def something(t): ...
 
+    @test("kcmd")
+    @not_under("asan tsan", "searches the memory of kcmfs")
+    def something_else(t): ...
+
 t.user() makes users, t.mount() mounts, t.daemon is the running KCM daemon,
 t.realm the KDC; whatever was made ends with the test, in reverse order.
 """
@@ -41,6 +45,17 @@ TOOLS = os.environ.get("KCMFS_TEST_TOOLS", os.path.join(REPO, "build"))
 _registered = []
 
 
+def sanitizer():
+    """That of the programs under test: "asan", "tsan" or ""."""
+    try:
+        with open(os.path.join(BUILD, "flags")) as f:
+            flags = f.read()
+    except OSError:
+        return ""
+    return ("asan" if "-fsanitize=address" in flags else
+            "tsan" if "-fsanitize=thread" in flags else "")
+
+
 def test(*on):
     """The function is a test, on these daemons; without any: on none."""
     def register(function):
@@ -48,6 +63,22 @@ def test(*on):
             _registered.append((function, daemon))
         return function
     return register
+
+
+# Reasons for not_under().
+MEASURES = "measures memory, and that of a sanitizer is many times the program's"
+SEARCHES = "searches memory, of which a sanitizer keeps copies and what was freed"
+CLOCK = "holds deadlines against the clock, and a sanitizer takes ten times as long"
+
+
+def not_under(sanitizers, reason):
+    """The function cannot hold under these; it is not run there, which is
+    said and counted, in tests/run."""
+    def mark(function):
+        function.not_under = {**getattr(function, "not_under", {}),
+                              **{s: reason for s in sanitizers.split()}}
+        return function
+    return mark
 
 
 def collect(module):
@@ -315,7 +346,11 @@ def _foreign(name):
 
 
 def run_one(group, function):
-    """(status, text): ok, FAIL or skip, and what to print below it."""
+    """(status, text): ok, FAIL, skip or plain, and what to print below it.
+    """
+    reason = getattr(function, "not_under", {}).get(sanitizer())
+    if reason:
+        return "plain", reason
     try:
         t = Test(group)
     except Exception as e:

@@ -10,7 +10,7 @@ import subprocess
 import threading
 
 import ccfile
-from harness import ALL, test
+from harness import ALL, MEASURES, not_under, test
 from util import DEADLINE, Failed, check, eq, wait_for
 
 MIB = 1 << 20
@@ -118,6 +118,7 @@ def handles_without_end(t):
 
 
 @test(*ALL)
+@not_under("asan tsan", MEASURES)
 def scratch_without_end(t):
     m = t.mount()
     a, b = abuser_and_victim(t)
@@ -149,6 +150,7 @@ def scratch_without_end(t):
 
 
 @test("kcmd")
+@not_under("asan tsan", MEASURES)
 def many_commits_of_a_large_file(t):
     """One file for tickets/, as large as may be, flushed through many
     handles while the daemon does not answer: the copies have a bound."""

@@ -11,7 +11,7 @@ import threading
 import time
 
 import ccfile
-from harness import test
+from harness import CLOCK, not_under, test
 from kcmwire import z
 from made import made_cache
 from proxy import CLOSE, STALL
@@ -199,6 +199,7 @@ def spoil_reading(t, p, m, ops, skipped=()):
 
 
 @test("kcmd")
+@not_under("tsan", CLOCK)
 def reading(t):
     """Every operation of the read path, each with every fault."""
     p, m = behind(t)
@@ -210,6 +211,7 @@ def reading(t):
 
 
 @test("kcmd")
+@not_under("tsan", CLOCK)
 def reading_without_extensions(t):
     """The same by UUIDs, as on Heimdal."""
     t.own_daemon("--no-mit-extensions")
@@ -297,6 +299,7 @@ def far_too_many_uuids(t):
 
 
 @test("kcmd")
+@not_under("tsan", CLOCK)
 def far_too_much(t):
     """64 MiB of credentials, and one byte more than a reply may have."""
     p, m = behind(t)

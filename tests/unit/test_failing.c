@@ -235,6 +235,47 @@ START_TEST(in_turn)
 }
 END_TEST
 
+/* A thread that has not waited yet, and cannot: it says why, and can later. */
+static void *
+wake_in_turn(void *arg)
+{
+    static const int errors[FAILINGS] = {ENOMEM, 0, EMFILE};
+    (void)arg;
+    for (enum failing what = MEMORY; what < FAILINGS; what++) {
+        if (errors[what] == 0)
+            continue;
+        set_plan(what, 1);
+        arm();
+        struct wake *none = wake_mine();
+        int error = errno;
+        disarm();
+        ck_assert(plan.reached);
+        ck_assert_ptr_null(none);
+        ck_assert_int_eq(error, errors[what]);
+    }
+    ck_assert_ptr_nonnull(wake_mine());
+    return NULL;
+}
+
+/* Of descriptors: the same when none is left open. */
+static int
+lowest_free(void)
+{
+    int fd = dup(STDERR_FILENO);
+    close(fd);
+    return fd;
+}
+
+START_TEST(wake_of_a_new_thread)
+{
+    pthread_t thread;
+    int before = lowest_free();
+    ck_assert_int_eq(pthread_create(&thread, NULL, wake_in_turn, NULL), 0);
+    pthread_join(thread, NULL);
+    ck_assert_int_eq(lowest_free(), before);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -242,6 +283,7 @@ main(void)
     TCase *t = tcase_create("failing");
     tcase_set_timeout(t, 300);
     tcase_add_loop_test(t, in_turn, 0, ALL * KINDS);
+    tcase_add_test(t, wake_of_a_new_thread);
     suite_add_tcase(s, t);
     SRunner *runner = srunner_create(s);
     srunner_run_all(runner, CK_ENV);
