@@ -46,9 +46,9 @@ handle_new(struct fs *fs, struct node *n, const struct caller *caller,
 
 /* What was written and is not in the daemon goes: say so. */
 static void
-log_dropped(const struct handle *h)
+log_dropped(struct fs *fs, const struct handle *h)
 {
-    bool tail = h->tail.len > 0 && !h->node->unlinked;
+    bool tail = h->tail.len > 0 && !node_is_unlinked(fs, h->node);
     if (!tail && !h->dirty)
         return;
     log_context(h->caller.uid, "release");
@@ -64,7 +64,7 @@ log_dropped(const struct handle *h)
 void
 handle_free(struct fs *fs, struct handle *h)
 {
-    log_dropped(h);
+    log_dropped(fs, h);
     pthread_mutex_lock(&fs->lock);
     *(h->prev != NULL ? &h->prev->next : &fs->handles) = h->next;
     if (h->next != NULL)

@@ -267,6 +267,15 @@ node_unref(struct fs *fs, struct node *n)
     pthread_mutex_unlock(&fs->lock);
 }
 
+bool
+node_is_unlinked(struct fs *fs, const struct node *n)
+{
+    pthread_mutex_lock(&fs->lock);
+    bool unlinked = n->unlinked;
+    pthread_mutex_unlock(&fs->lock);
+    return unlinked;
+}
+
 void
 node_looked_up(struct fs *fs, struct node *n)
 {

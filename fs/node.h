@@ -37,6 +37,8 @@ void node_unref_locked(struct fs *fs, struct node *n);
 void node_unkey_locked(struct fs *fs, struct node *n);
 void node_rekey_locked(struct fs *fs, struct node *n, uint64_t parent,
                        char *name);
+/* It has lost its name; others may be about to take it away. */
+bool node_is_unlinked(struct fs *fs, const struct node *n);
 /* The kernel took, or gave back, references. */
 void node_looked_up(struct fs *fs, struct node *n);
 void node_forget(struct fs *fs, uint64_t ino, uint64_t count);

@@ -217,7 +217,7 @@ flush_scratch(struct fs *fs, struct node *n, const struct caller *caller,
 
 /* What is written to it stays there. */
 static bool
-is_mere_scratch(const struct node *n)
+is_mere_scratch_locked(const struct node *n)
 {
     return n->kind == NODE_SCRATCH &&
            (n->unlinked || n->content == NULL ||
@@ -229,20 +229,25 @@ flush_any(struct fs *fs, struct handle *h)
 {
     struct node *n = h->node;
     _cleanup_(draft_copy_free) struct draft_copy copy = {0};
-    if (n->kind == NODE_CACHE)
+    /* A rename makes a cache of it, an unlink nobody's. */
+    pthread_mutex_lock(&fs->lock);
+    enum node_kind kind = n->kind;
+    bool mere = is_mere_scratch_locked(n);
+    pthread_mutex_unlock(&fs->lock);
+    if (kind == NODE_CACHE)
         return change_flush(h);
-    if (is_mere_scratch(n))
+    if (mere)
         h->dirty = false;
     if (!h->dirty)
         return 0;
     _cleanup_(draft_unrefp) struct draft *d = draft_to_write(fs, h);
     int r = d != NULL ? draft_copy(d, &copy) : -EBADF;
     struct data bytes = writer_data(&copy.bytes);
-    if (r == 0 && n->kind == NODE_SCRATCH)
+    if (r == 0 && kind == NODE_SCRATCH)
         r = flush_scratch(fs, n, &h->caller, bytes);
-    else if (r == 0 && n->kind == NODE_PRIMARY)
+    else if (r == 0 && kind == NODE_PRIMARY)
         r = name_primary(fs, &h->caller, bytes);
-    else if (r == 0 && n->kind == NODE_CONFIG_VALUE)
+    else if (r == 0 && kind == NODE_CONFIG_VALUE)
         r = flush_config(fs, n, &h->caller, bytes);
     if (r == 0)
         h->dirty = false;

@@ -98,7 +98,7 @@ open_any(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
         return -EROFS;
     _cleanup_(draft_unrefp) struct draft *draft = draft_of(fs, n);
     /* The kernel may remember its name for longer than it has it. */
-    if (draft != NULL && n->kind == NODE_CACHE && n->unlinked)
+    if (draft != NULL && n->kind == NODE_CACHE && node_is_unlinked(fs, n))
         return -ESTALE;
     if (draft != NULL)
         return open_draft(fs, h, draft, fi);

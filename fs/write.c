@@ -19,6 +19,7 @@
 #include "fs/change.h"
 #include "fs/content.h"
 #include "fs/draft.h"
+#include "fs/node.h"
 #include "fs/user.h"
 
 /* A record that is not complete by then is none. */
@@ -482,7 +483,7 @@ write_in_place(struct handle *h, struct image *image, size_t off,
 static int
 write_held(struct handle *h, off_t off, struct data data)
 {
-    if (h->node->unlinked)
+    if (node_is_unlinked(fs_of(h), h->node))
         return 0; /* it goes nowhere, as on disk */
     if (h->draft != NULL)
         return write_draft(h, off, data);
@@ -541,7 +542,7 @@ flush_unborn(struct handle *h)
 int
 change_flush(struct handle *h)
 {
-    if (h->node->unlinked)
+    if (node_is_unlinked(fs_of(h), h->node))
         return 0;
     if (h->draft != NULL)
         return flush_draft(h);
