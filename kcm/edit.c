@@ -266,15 +266,17 @@ replaces_each(const struct kcm_snapshot *old, const bool *remove,
 
 /*
  * Edit by STORE alone, where that replaces (sssd): nothing of the cache is
- * ever missing.  KCM_UNSUPPORTED: it did not, or it cannot be done so.
+ * ever missing.  KCM_UNSUPPORTED: it did not, and *stored_out of creds are
+ * there now; or it cannot be done so.
  */
 static int
 edit_by_store(struct kcm *kcm, const struct caller *caller, const char *name,
               const struct kcm_snapshot *old, const bool *remove,
-              const struct data *creds, size_t count)
+              const struct data *creds, size_t count, size_t *stored_out)
 {
     struct kcm_content before;
     _cleanup_(freep) struct data *live = NULL;
+    *stored_out = 0;
     if (!kcm_moves_default(kcm) || !replaces_each(old, remove, creds, count))
         return KCM_UNSUPPORTED;
     size_t stored = 0;
@@ -282,6 +284,7 @@ edit_by_store(struct kcm *kcm, const struct caller *caller, const char *name,
     if (r != 0)
         return r;
     r = kcm_store(kcm, caller, name, creds, count, &stored);
+    *stored_out = stored;
     _cleanup_(batch_free) struct batch b = {0};
     batch_add_named(&b, KCM_OP_GET_CRED_UUID_LIST, name);
     if (r == 0)
@@ -297,23 +300,44 @@ edit_by_store(struct kcm *kcm, const struct caller *caller, const char *name,
     return r;
 }
 
+/* By replacing all; stored: of creds, so many are there already. */
+static int
+edit_by_replacing(struct kcm *kcm, const struct caller *caller,
+                  const char *name, const struct kcm_snapshot *old,
+                  const bool *remove, const struct data *creds, size_t count,
+                  size_t stored)
+{
+    struct kcm_content content, before;
+    _cleanup_(freep) struct data *all = NULL, *live = NULL;
+    int r = edited_content(old, remove, creds, count, &content, &all);
+    if (r == 0)
+        r = kcm_content_of(old, &before, &live);
+    if (r != 0)
+        return r;
+    r = kcm_replace_edited(kcm, caller, name, old, &content);
+    if (r != 0 && stored > 0)
+        kcm_give_up(kcm, caller,
+                    &(struct kcm_undo){.target = name, .before = &before});
+    return r;
+}
+
 int
 kcm_edit(struct kcm *kcm, const struct caller *caller, const char *name,
          const struct kcm_snapshot *old, const bool *remove,
          const struct data *creds, size_t count)
 {
-    struct kcm_content content;
-    _cleanup_(freep) struct data *all = NULL;
     bool any = false;
+    size_t stored;
     for (size_t i = 0; i < old->count; i++)
         any |= remove[i];
     if (!any)
         return add_all(kcm, caller, name, old, creds, count);
-    int r = edit_by_store(kcm, caller, name, old, remove, creds, count);
+    int r =
+        edit_by_store(kcm, caller, name, old, remove, creds, count, &stored);
     if (r == KCM_UNSUPPORTED)
         r = edit_each(kcm, caller, name, old, remove, creds, count);
-    if (r != KCM_UNSUPPORTED)
-        return r;
-    r = edited_content(old, remove, creds, count, &content, &all);
-    return r == 0 ? kcm_replace_edited(kcm, caller, name, old, &content) : r;
+    if (r == KCM_UNSUPPORTED)
+        r = edit_by_replacing(kcm, caller, name, old, remove, creds, count,
+                              stored);
+    return r;
 }
