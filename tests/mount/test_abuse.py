@@ -59,6 +59,7 @@ def until_refused(most, function):
 
 
 @test("kcmd", "heimdal", "embedded")
+@not_under("asan", MEASURES)
 def ten_thousand_handles(t):
     m = t.mount()
     a, b = abuser_and_victim(t)

@@ -4,7 +4,7 @@ import os
 import re
 
 import ccfile
-from harness import ALL, BUILD, REAL, test
+from harness import ALL, BUILD, REAL, SEARCHES, not_under, test
 from made import usual_creds, made_cache
 from util import DEADLINE, Failed, check, eq, raises, wait_for
 
@@ -271,6 +271,7 @@ def use_all_views(u, m):
 
 
 @test(*REAL)
+@not_under("asan tsan", SEARCHES)
 def tickets_leave_the_memory(t):
     """Of a cache that was read, when nobody has used it for a while; its
     time stays, and so does what is read the next time."""
@@ -299,6 +300,7 @@ def tickets_leave_the_memory(t):
 
 
 @test(*REAL)
+@not_under("asan tsan", SEARCHES)
 def written_tickets_leave_the_memory(t):
     """Also the buffers in which the kernel handed them over."""
     m, u = t.mount("-o", "idle=1"), t.user()
@@ -317,6 +319,7 @@ def written_tickets_leave_the_memory(t):
 
 
 @test(*REAL)
+@not_under("asan tsan", SEARCHES)
 def destroyed_tickets_leave_the_memory(t):
     m, u = t.mount("-o", "idle=1"), t.user()
     u.kinit()
@@ -327,6 +330,7 @@ def destroyed_tickets_leave_the_memory(t):
 
 
 @test("kcmd")
+@not_under("asan tsan", SEARCHES)
 def kcmd_wipes(t):
     u = t.user()
     u.kinit()
@@ -341,6 +345,7 @@ def kcmd_wipes(t):
 
 
 @test("kcmd")
+@not_under("asan tsan", SEARCHES)
 def unchanged_after_sleep_for_many(t):
     """Many caches asleep: each comes back with its own time and content."""
     m, u = t.mount("-o", "idle=1"), t.user()

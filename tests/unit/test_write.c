@@ -52,8 +52,7 @@ setup(void)
     ck_assert_ptr_nonnull(content);
     ck_assert_int_eq(scratch_unborn(content, &n), 0);
     kcm_start(kcm, &caller);
-    handle = handle_new(fs, n, &caller, 0);
-    ck_assert_ptr_nonnull(handle);
+    ck_assert_int_eq(handle_new(fs, n, &caller, 0, &handle), 0);
 }
 
 static void
