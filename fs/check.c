@@ -9,6 +9,7 @@
 
 #include "fs/content.h"
 #include "fs/node.h"
+#include "fs/told.h"
 #include "fs/user.h"
 
 static struct fs *
@@ -24,7 +25,7 @@ content_check(struct content *c, const struct caller *caller)
 {
     struct fs *fs = fs_of(c);
     pthread_mutex_lock(&fs->lock);
-    uint64_t number = ++c->checks_begun;
+    uint64_t number = ++c->checks_begun, epoch = ++fs->epoch;
     int64_t begun = now_ms();
     pthread_mutex_unlock(&fs->lock);
 
@@ -38,6 +39,7 @@ content_check(struct content *c, const struct caller *caller)
 
     pthread_mutex_lock(&fs->lock);
     c->check_finished = number;
+    c->checked = epoch;
     c->checked_ms = begun;
     pthread_mutex_unlock(&fs->lock);
     return 0;
@@ -156,101 +158,32 @@ content_changed_at(struct content *c, int64_t begun_ms)
 
 /* --- open and close ---------------------------------------------------- */
 
-enum told {
-    TOLD_NOTHING, /* but is now */
-    TOLD_SAME,
-    TOLD_OTHER,
-};
-
-/*
- * Was this thread told before that a node of c is stale?  If it was this
- * one, it comes by a path that the kernel does not look up: a bind mount or
- * /proc/self/fd.  If another, the kernel did look again, but the cache was
- * replaced once more meanwhile; it does so only once.
- */
-static enum told
-told_stale_locked(struct content *c, const struct handle *h)
-{
-    const struct node *n = h->node;
-    pid_t pid = h->caller.pid;
-    size_t room = sizeof(c->told_stale) / sizeof(c->told_stale[0]);
-    for (size_t i = 0; i < room; i++) {
-        struct told_stale *t = &c->told_stale[i];
-        if (t->ino == 0 || t->pid != pid)
-            continue;
-        enum told told = t->ino == n->ino ? TOLD_SAME : TOLD_OTHER;
-        t->ino = 0;
-        return told;
-    }
-    c->told_stale[c->told_next++ % room] =
-        (struct told_stale){pid, handle_truncates(h), n->ino};
-    return TOLD_NOTHING;
-}
-
-static void
-forget_told_locked(struct content *c, pid_t pid)
-{
-    size_t room = sizeof(c->told_stale) / sizeof(c->told_stale[0]);
-    for (size_t i = 0; i < room; i++)
-        if (c->told_stale[i].pid == pid)
-            c->told_stale[i].ino = 0;
-}
-
-static struct told_stale *
-find_told_locked(struct content *c, pid_t pid)
-{
-    size_t room = sizeof(c->told_stale) / sizeof(c->told_stale[0]);
-    for (size_t i = 0; i < room; i++)
-        if (c->told_stale[i].ino != 0 && c->told_stale[i].pid == pid)
-            return &c->told_stale[i];
-    return NULL;
-}
-
 int
 content_look_up(struct content *c, const struct caller *caller,
                 struct node **out)
 {
     struct fs *fs = fs_of(c);
     struct node *n = NULL;
+    bool truncates;
     pthread_mutex_lock(&fs->lock);
-    bool again = find_told_locked(c, caller->pid) != NULL;
+    bool again = told_look_locked(fs, caller->pid, &truncates);
     pthread_mutex_unlock(&fs->lock);
     int r = again ? content_refresh(c, caller, 0) : content_locate(c, caller);
     if (r != 0)
         return r;
     pthread_mutex_lock(&fs->lock);
-    struct told_stale *told = find_told_locked(c, caller->pid);
-    /* Not for one that is being made: it may be there when it is opened, and
-     * be stale; only a second time that is not told. */
     if (!c->exists && c->unborn == NULL)
-        forget_told_locked(c, caller->pid);
-    else if (c->exists && told != NULL && c->image != NULL)
+        told_absent_locked(fs, caller->pid);
+    else if (again && c->exists && c->image != NULL)
         n = node_new_locked(fs, NODE_CACHE, c->user->uid, c);
     if (n != NULL) {
         n->image = image_ref(c->image);
-        n->reserved = told->truncates;
+        n->right = c->checked;
+        n->reserved = truncates;
     }
     pthread_mutex_unlock(&fs->lock);
     *out = n != NULL ? n : content_node(c);
     return *out != NULL ? 0 : content_exists(c) ? -ENOMEM : KCM_NOT_FOUND;
-}
-
-/*
- * n is not the cache's file, or others that have it open need what it shows.
- * A thread that was told so already is given it all the same, but as the
- * cache is now; a file that is gone stays as it was for who comes by itself
- * and not by its name.
- */
-static enum open_outcome
-choose_stale_locked(struct content *c, struct handle *h)
-{
-    struct node *n = h->node;
-    enum told told = told_stale_locked(c, h);
-    if (told == TOLD_NOTHING)
-        return OPEN_STALE;
-    if (told == TOLD_SAME && (n->unlinked || n->moved) && n->image != NULL)
-        h->pinned = image_ref(n->image);
-    return OPEN_PINNED;
 }
 
 /*
@@ -259,30 +192,39 @@ choose_stale_locked(struct content *c, struct handle *h)
  * own.  Who comes past all names must do with it.
  */
 static bool
-needs_own_locked(struct content *c, struct handle *h)
+needs_own_locked(const struct handle *h)
 {
-    struct node *n = h->node;
+    const struct node *n = h->node;
     bool own = n->reserved || n->truncating > 0;
-    bool fits = handle_truncates(h) ? n->reserved : !own;
-    return !fits && told_stale_locked(c, h) == TOLD_NOTHING;
+    return handle_truncates(h) ? !n->reserved : own;
 }
 
+/*
+ * If n is not the cache's file, or others that have it open need what it
+ * shows, the path is to be looked up again.  A thread that was told so already
+ * is given it all the same: as it is, if the cache was so when it looked; else
+ * as the cache is now.  A file that is gone stays as it was for who comes by
+ * itself and not by its name.
+ */
 static enum open_outcome
-choose_locked(struct content *c, struct handle *h)
+choose_locked(struct content *c, struct handle *h, enum told told)
 {
     struct node *n = h->node;
     bool gone = n->unlinked || n->moved;
     bool other = n->image != c->image;
     bool fits = content_fits_locked(n, c->image);
-    if (gone || (other && (n->opens > 0 || !fits))) {
-        enum open_outcome outcome = choose_stale_locked(c, h);
-        if (outcome == OPEN_STALE || gone || n->opens > 0)
-            return outcome;
-    }
-    if (!gone && needs_own_locked(c, h))
+    bool stale = gone || (other && (n->opens > 0 || !fits));
+    if (told == TOLD_NOTHING && (stale || needs_own_locked(h))) {
+        told_note_locked(fs_of(c), h);
         return OPEN_STALE;
-    forget_told_locked(c, h->caller.pid);
-    if (n->image != c->image) {
+    }
+    if (gone || (other && n->opens > 0)) {
+        bool does = told == TOLD_LOOKED || (told == TOLD_SAME && gone);
+        if (does && n->image != NULL)
+            h->pinned = image_ref(n->image);
+        return OPEN_PINNED;
+    }
+    if (other) {
         image_unref(n->image);
         n->image = image_ref(c->image);
         n->image_serial++;
@@ -298,7 +240,8 @@ choose_locked(struct content *c, struct handle *h)
 /*
  * With the turn, after a check: what n shows with what has gone since marked
  * as removed, and what is new behind it.  So it is not shorter than what
- * fstat() says of n.
+ * fstat() says of n; and where c has come from there, too, the offsets are
+ * the same by any path.
  */
 static int
 merge_shown(struct content *c, struct node *n, struct image **out)
@@ -310,8 +253,11 @@ merge_shown(struct content *c, struct node *n, struct image **out)
     _cleanup_(image_unrefp) struct image *shown =
         n->image != NULL ? image_ref(n->image) : NULL;
     pthread_mutex_unlock(&fs->lock);
-    assert(s != NULL);
-    return shown != NULL ? image_merge(shown, s, out) : image_render(s, out);
+    assert(s != NULL && c->image != NULL);
+    if (shown != NULL && !image_continues(c->image, shown))
+        return image_merge(shown, s, out);
+    *out = image_ref(c->image);
+    return 0;
 }
 
 static int
@@ -322,11 +268,21 @@ pin(struct content *c, struct handle *h)
     int r = merge_shown(c, h->node, &merged);
     if (r != 0)
         return r;
+    struct node *n = h->node;
     pthread_mutex_lock(&fs->lock);
     assert(h->pinned == NULL);
-    h->pinned = take(merged);
     h->unchecked = false;
+    if (n->opens > 1) {
+        h->pinned = take(merged);
+    } else { /* nobody else sees it */
+        struct image *old = n->image;
+        n->image = merged;
+        n->image_serial++;
+        merged = old;
+    }
     pthread_mutex_unlock(&fs->lock);
+    if (h->pinned == NULL)
+        content_tell(fs, n);
     return 0;
 }
 
@@ -351,7 +307,7 @@ open_unchecked(struct content *c, struct handle *h)
                    now_ms() - c->checked_ms <= FRESH_MS;
     bool unchecked = h->unchecked;
     if (unchecked) {
-        forget_told_locked(c, h->caller.pid);
+        (void)told_take_locked(fs, h);
         content_opened_locked(n);
     }
     pthread_mutex_unlock(&fs->lock);
@@ -444,18 +400,27 @@ content_ended(struct content *c)
     pthread_mutex_unlock(&fs->lock);
 }
 
-/* With the turn: n may follow c, also if it is not its node any more. */
-static void
-grow(struct content *c, struct node *n)
+bool
+content_follow(struct content *c, struct node *n)
 {
     struct fs *fs = fs_of(c);
     pthread_mutex_lock(&fs->lock);
-    bool grows = c->image != NULL && n->image != NULL &&
-                 n->image != c->image && !n->unlinked && !n->moved &&
-                 image_extends(c->image, n->image);
+    bool own =
+        c->image != NULL && n->image != NULL && !n->unlinked && !n->moved;
+    bool grows =
+        own && n->image != c->image && image_extends(c->image, n->image);
     pthread_mutex_unlock(&fs->lock);
     if (grows)
         content_grow(n, c->image);
+    pthread_mutex_lock(&fs->lock);
+    bool follows = own && n->image == c->image;
+    if (follows && c->node != n)
+        n->right = c->checked;
+    if (follows && c->node == NULL && n->truncating == 0 && !n->reserved &&
+        content_fits_locked(n, c->image))
+        c->node = n;
+    pthread_mutex_unlock(&fs->lock);
+    return follows;
 }
 
 /* With the turn, after a check. */
@@ -465,17 +430,29 @@ open_checked(struct content *c, struct handle *h, enum open_outcome *outcome)
     struct fs *fs = fs_of(c);
     struct node *n = h->node;
     int r = 0;
-    grow(c, n);
     pthread_mutex_lock(&fs->lock);
-    if (!c->exists) {
-        enum told told = told_stale_locked(c, h);
-        *outcome = OPEN_STALE;
-        r = told != TOLD_NOTHING ? KCM_NOT_FOUND : 0;
+    bool direct = n->cached == 0;
+    pthread_mutex_unlock(&fs->lock);
+    if (direct)
+        (void)content_follow(c, n);
+    pthread_mutex_lock(&fs->lock);
+    enum told told = told_take_locked(fs, h);
+    if (c->exists) {
+        *outcome = choose_locked(c, h, told);
     } else {
-        *outcome = choose_locked(c, h);
+        *outcome = OPEN_STALE;
+        if (told == TOLD_NOTHING)
+            told_note_locked(fs, h);
+        else
+            r = KCM_NOT_FOUND;
     }
     if (*outcome != OPEN_STALE)
         content_opened_locked(n);
+    if (!handle_is_writer(h) &&
+        (*outcome == OPEN_KEEP || *outcome == OPEN_FRESH)) {
+        h->cached = true;
+        n->cached++;
+    }
     if (*outcome != OPEN_STALE && handle_truncates(h)) {
         h->truncating = true;
         n->truncating++;
@@ -483,8 +460,14 @@ open_checked(struct content *c, struct handle *h, enum open_outcome *outcome)
     }
     bool pinned = h->pinned != NULL;
     pthread_mutex_unlock(&fs->lock);
-    if (*outcome == OPEN_PINNED && !pinned)
-        r = pin(c, h);
+    if (*outcome == OPEN_FRESH || *outcome == OPEN_DIRECT)
+        content_tell(fs, n);
+    if (*outcome == OPEN_PINNED && !pinned) {
+        if (told == TOLD_OTHER && content_follow(c, n))
+            *outcome = OPEN_DIRECT;
+        else
+            r = pin(c, h);
+    }
     if (*outcome != OPEN_STALE && r != 0)
         handle_close(fs, h);
     return r;

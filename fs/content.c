@@ -57,40 +57,17 @@ next_mtime(struct timespec before)
 }
 
 void
-content_tell_end(struct fs *fs, struct node *n)
+content_tell(struct fs *fs, struct node *n)
 {
     pthread_mutex_lock(&fs->lock);
     const struct image *i = n->image;
-    size_t len = n->old_len > 0 ? n->old_len : i != NULL ? i->len : 0;
-    bool longer = len > n->stored_len;
-    uint8_t last = longer ? image_bytes(i).p[len - 1] : 0;
+    size_t len = i != NULL ? i->len : 0;
+    uint8_t last = len > 0 ? image_bytes(i).p[len - 1] : 0;
     pthread_mutex_unlock(&fs->lock);
-    if (!longer || fs->store_end == NULL)
-        return;
-    fs->store_end(fs, n->ino, (off_t)len, last);
-    pthread_mutex_lock(&fs->lock);
-    if (len > n->stored_len)
-        n->stored_len = len;
-    pthread_mutex_unlock(&fs->lock);
-}
-
-/*
- * A file that somebody reads grew from n->old_len: before the kernel learns of
- * its new size, it must forget the page of its old end, where zeros follow.
- */
-static void
-drop_end(struct fs *fs, struct node *n)
-{
-    if (fs->drop_pages != NULL)
-        fs->drop_pages(fs, n->ino, (off_t)(n->old_len & ~(size_t)4095));
-    pthread_mutex_lock(&fs->lock);
-    n->old_len = 0;
-    pthread_mutex_unlock(&fs->lock);
-    content_tell_end(fs, n);
-    /* What it was told of the size meanwhile is old, too. */
-    if (fs->drop_pages != NULL)
-        fs->drop_pages(fs, n->ino, -1);
-    node_unref(fs, n);
+    if (len > 0 && fs->store_end != NULL)
+        fs->store_end(fs, n->ino, (off_t)len, last);
+    if (fs->drop_attr != NULL)
+        fs->drop_attr(fs, n->ino);
 }
 
 bool
@@ -100,8 +77,76 @@ content_fits_locked(const struct node *n, const struct image *image)
     return image->len >= n->kernel_len;
 }
 
+/* A handle on n that shows less than n; both with a reference. */
+static struct handle *
+find_short(struct fs *fs, const struct node *n, struct image **pinned_out,
+           struct image **shown_out)
+{
+    pthread_mutex_lock(&fs->lock);
+    struct handle *h = fs->handles;
+    while (h != NULL && (h->node != n || h->pinned == NULL ||
+                         h->pinned->len >= n->image->len))
+        h = h->next;
+    *pinned_out = h != NULL ? image_ref(h->pinned) : NULL;
+    *shown_out = h != NULL ? image_ref(n->image) : NULL;
+    pthread_mutex_unlock(&fs->lock);
+    return h;
+}
+
+static void
+repin(struct fs *fs, const struct handle *h, const struct image *before,
+      struct image *image)
+{
+    struct image *old = NULL;
+    pthread_mutex_lock(&fs->lock);
+    for (struct handle *at = fs->handles; at != NULL; at = at->next) {
+        if (at != h || at->pinned != before)
+            continue;
+        old = at->pinned;
+        at->pinned = image_ref(image);
+    }
+    pthread_mutex_unlock(&fs->lock);
+    image_unref(old);
+}
+
+/*
+ * n grew from n->old_len, and some read not what it shows but what they were
+ * given when they opened it: that is as long again, by removed entries.
+ */
+static void
+pad_pinned(struct fs *fs, struct node *n)
+{
+    for (bool enough = true; enough;) {
+        _cleanup_(image_unrefp) struct image *pinned = NULL;
+        _cleanup_(image_unrefp) struct image *shown = NULL;
+        _cleanup_(image_unrefp) struct image *padded = NULL;
+        const struct handle *h = find_short(fs, n, &pinned, &shown);
+        if (h == NULL || image_pad(pinned, shown, n->old_len, &padded) != 0)
+            return;
+        enough = padded->len >= shown->len;
+        repin(fs, h, pinned, padded);
+    }
+}
+
+/*
+ * A file that somebody reads grew from n->old_len: before the kernel learns of
+ * its new size, it must forget the page of its old end, where zeros follow.
+ */
+static void
+tell_grown(struct fs *fs, struct node *n)
+{
+    pad_pinned(fs, n);
+    if (fs->drop_pages != NULL)
+        fs->drop_pages(fs, n->ino, (off_t)(n->old_len & ~(size_t)4095));
+    pthread_mutex_lock(&fs->lock);
+    n->old_len = 0;
+    pthread_mutex_unlock(&fs->lock);
+    content_tell(fs, n);
+    node_unref(fs, n);
+}
+
 /* Begin that, if n, which others than so many have open, shows image from now
- * on; drop_end() is to follow. */
+ * on; tell_grown() is to follow. */
 static bool
 grow_locked(struct node *n, const struct image *image, unsigned opens)
 {
@@ -110,6 +155,15 @@ grow_locked(struct node *n, const struct image *image, unsigned opens)
     n->old_len = n->image->len;
     n->refs++;
     return true;
+}
+
+/* n shows c from now on, or none does yet. */
+static void
+set_node_locked(struct content *c, struct node *n)
+{
+    if (c->node != NULL && c->node != n)
+        c->node->right = c->checked;
+    c->node = n;
 }
 
 /* Under the lock: n shows image; what it replaces is returned. */
@@ -131,14 +185,15 @@ content_grow(struct node *n, struct image *image)
     struct image *old = swap_locked(n, image);
     pthread_mutex_unlock(&fs->lock);
     if (grown)
-        drop_end(fs, n);
+        tell_grown(fs, n);
     image_unref(old);
 }
 
 /*
  * Let c show image from now on.  Its node follows if that is right for who
- * has it open; else the cache gets a new node at the next lookup.  With the
- * turn.
+ * has it open; else the cache gets a new node at the next lookup.  Where the
+ * kernel's pages are read it is not: no order of notices has a read() that is
+ * under way end where its page ends.  With the turn.
  */
 static void
 show(struct content *c, struct image *image, bool changed,
@@ -159,13 +214,15 @@ show(struct content *c, struct image *image, bool changed,
     pthread_mutex_lock(&fs->lock);
     n = c->node;
     if (n != NULL && n->image != image) {
-        if (grows || (n->opens == 0 && content_fits_locked(n, image))) {
+        bool follows = n->opens == 0 ? content_fits_locked(n, image)
+                                     : grows && n->cached == 0;
+        if (follows) {
             grown = grow_locked(n, image, 0);
             drop[0] = n->image;
             n->image = image_ref(image);
             n->image_serial++;
         } else {
-            c->node = NULL; /* those who have it open keep what they see */
+            set_node_locked(c, NULL); /* who has it open keeps what it sees */
         }
     }
     if (c->image != image) {
@@ -178,7 +235,7 @@ show(struct content *c, struct image *image, bool changed,
         c->mtime = mtime;
     pthread_mutex_unlock(&fs->lock);
     if (grown)
-        drop_end(fs, n);
+        tell_grown(fs, n);
     image_unref(drop[0]);
     image_unref(drop[1]);
 }
@@ -208,7 +265,7 @@ content_vanish(struct content *c)
     pthread_mutex_lock(&fs->lock);
     struct image *image = take(c->image);
     c->exists = c->asleep = false;
-    c->node = NULL;
+    set_node_locked(c, NULL);
     fs->leftovers = true;
     memset(c->uuid, 0, sizeof(c->uuid));
     pthread_mutex_unlock(&fs->lock);
@@ -325,7 +382,7 @@ content_written(struct content *c, struct node *n, struct image *image)
     }
     pthread_mutex_unlock(&fs->lock);
     if (grown)
-        drop_end(fs, n);
+        tell_grown(fs, n);
     image_unref(old);
     image_unref(drop);
 }
@@ -335,7 +392,7 @@ static bool
 is_others_locked(const struct node *n, const struct image *image)
 {
     return n->kind == NODE_CACHE && n->image != NULL && n->opens > 1 &&
-           !image_extends(image, n->image);
+           (n->cached > 0 || !image_extends(image, n->image));
 }
 
 /* The files of c are unlinked, but for the node that takes their place: the
@@ -420,15 +477,15 @@ content_adopt(struct content *c, struct node *n, struct image *image)
     struct image *old[2] = {NULL, c->image};
     pthread_mutex_lock(&fs->lock);
     if (is_others_locked(n, image)) {
-        c->node = NULL;
+        set_node_locked(c, NULL);
     } else {
         if (n->image == NULL) /* a new file in the place of the old one */
             unlink_nodes_locked(c, n);
         settle_locked(c, n);
         draft = take(n->draft);
         old[0] = swap_locked(n, image);
-        c->node =
-            content_fits_locked(n, image) && n->truncating == 0 ? n : NULL;
+        bool shows = content_fits_locked(n, image) && n->truncating == 0;
+        set_node_locked(c, shows ? n : NULL);
     }
     c->image = image_ref(image);
     c->mtime = next_mtime(c->mtime);
@@ -459,7 +516,7 @@ content_moved(struct content *from, struct content *to)
     struct fs *fs = fs_of(from);
     pthread_mutex_lock(&fs->lock);
     unlink_nodes_locked(to, NULL);
-    to->node = NULL;
+    set_node_locked(to, NULL);
     /* Open files go with it; the kernel may still find them by old names,
      * so whoever opens them anew is to look again. */
     for (size_t i = 0; from->open_nodes > 0 && i < fs->buckets; i++) {

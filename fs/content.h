@@ -66,15 +66,14 @@ int content_catch_up(struct content *c, struct handle *h,
  */
 int content_ending(struct content *c, const struct caller *caller, bool all);
 void content_ended(struct content *c);
+/*
+ * With the turn, after a check: n may show what c does, if that extends what
+ * n shows, though others have it open: true if it does now.
+ */
+bool content_follow(struct content *c, struct node *n);
 /* A handle on a cache file, scratch file or unborn cache comes and goes. */
 void content_opened_locked(struct node *n);
 void content_closed(struct fs *fs, struct node *n);
-/*
- * The kernel is to take n to be as long as it is.  What GETATTR and LOOKUP
- * say is not enough: it leaves the answer aside when it was told meanwhile
- * that attributes changed, and reads to the end that it knew.
- */
-void content_tell_end(struct fs *fs, struct node *n);
 /* The node that shows c now, with one reference; NULL: there is no cache. */
 struct node *content_node(struct content *c);
 /* A snapshot of c as of the last refresh, or NULL. */
@@ -111,5 +110,12 @@ bool content_fits_locked(const struct node *n, const struct image *image);
 
 /* n shows image, which extends what it showed.  With the turn. */
 void content_grow(struct node *n, struct image *image);
+
+/*
+ * The kernel is to take n to be as long as it is, and as new.  What GETATTR
+ * and LOOKUP say is not enough: it leaves the answer aside when it was told
+ * meanwhile that attributes changed, and reads to the end that it knew.
+ */
+void content_tell(struct fs *fs, struct node *n);
 
 #endif

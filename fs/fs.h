@@ -99,7 +99,8 @@ struct content {
     bool asleep;             /* it exists, but its image was dropped: idle.c */
     uint64_t checks_begun;   /* number of the newest check */
     uint64_t check_finished; /* number of the newest that succeeded */
-    int64_t checked_ms;      /* when that one began, or a change */
+    uint64_t checked;        /* its number among all, fs->epoch */
+    int64_t checked_ms;      /* when it began, or a change */
     pid_t absent_pid;        /* a thread that was told that there is none */
     int64_t absent_ms;
     struct image *image; /* what the next open sees; NULL: no cache, or
@@ -112,12 +113,6 @@ struct content {
     bool reserved_by_mkdir;
     bool ending;         /* no file of it may be opened unchecked */
     struct node *unborn; /* created, not yet a cache; not counted */
-    struct told_stale {
-        pid_t pid; /* a thread that was answered ESTALE */
-        bool truncates;
-        uint64_t ino;
-    } told_stale[32];
-    unsigned told_next;
 };
 
 struct node {
@@ -134,6 +129,7 @@ struct node {
     /* NODE_CACHE and NODE_SCRATCH, under fs->lock: */
     unsigned opens;      /* handles */
     unsigned truncating; /* of which so many were opened by O_TRUNC */
+    unsigned cached;     /* and so many read through the kernel's pages */
     bool reserved;       /* for one that will be */
     bool counted;        /* in content->open_nodes */
     struct image *image; /* what it shows; NULL: draft */
@@ -144,9 +140,10 @@ struct node {
     char *target;        /* of a symlink that is scratch */
     size_t old_len;      /* of an image that grew, until the kernel may know */
     size_t kernel_len;   /* what the kernel may take the length to be */
-    size_t stored_len;   /* and what it takes it to be at least */
     uint64_t image_serial;  /* counts the images shown */
     uint64_t kernel_serial; /* the kernel has no pages of older ones */
+    uint64_t right;         /* the check (content->checked) that found it so
+                             * last, if it is not content->node */
     bool unlinked;
     bool links_told; /* to the kernel, which may have known it by a name that
                       * was not the one unlinked */
@@ -162,7 +159,7 @@ struct handle {
     int flags;
     bool unchecked;        /* of what is behind the header; fs->lock */
     bool truncating;       /* counted so in its node; fs->lock */
-    bool direct;           /* it is read past the kernel's pages */
+    bool cached;           /* likewise */
     uint64_t image_serial; /* of the node when h was opened; fs->lock */
     struct image *pinned;  /* what it reads, if not its node's */
     struct blob *text;
@@ -176,19 +173,21 @@ struct handle {
     bool dirty;           /* draft was written to since the last commit */
 };
 
+#define TOLD_STALE 1024
+
 /* --- fs.c: the whole ----------------------------------------------------- */
 
 struct fs {
     struct kcm *kcm;
     struct fs_config config;
     struct fuse_session *session;
-    /* Have the kernel drop its pages of ino from there on; may wait for READs
-     * that are being answered.  NULL: one thread would wait for itself. */
-    void (*drop_pages)(struct fs *fs, uint64_t ino, off_t from);
-    /* Have it ask anew for the attributes of ino; NULL in unit tests. */
+    /* Have the kernel ask anew for the attributes of ino; NULL in unit tests.
+     */
     void (*drop_attr)(struct fs *fs, uint64_t ino);
-    /* Have it take ino to end there, with that byte, if it took it to end
-     * before; may wait for READs, too. */
+    /* Have it drop its pages of ino from there on, or take ino to end there,
+     * with that byte, if it took it to end before.  They may wait for READs
+     * that are being answered: NULL if one thread would wait for itself. */
+    void (*drop_pages)(struct fs *fs, uint64_t ino, off_t from);
     void (*store_end)(struct fs *fs, uint64_t ino, off_t end, uint8_t last);
     void (*ready)(void *arg); /* when the kernel's INIT was answered */
     void *ready_arg;
@@ -197,6 +196,14 @@ struct fs {
     size_t buckets, node_count;
     struct user *users;
     struct handle *handles; /* those that the kernel holds */
+    uint64_t epoch;         /* counts all checks that began */
+    struct told_stale {
+        pid_t pid; /* a thread that was answered ESTALE */
+        bool truncates;
+        unsigned looks; /* LOOKUPs since */
+        uint64_t epoch; /* when it was told, or looked last */
+        uint64_t ino;   /* 0: none */
+    } told_stale[TOLD_STALE];
     struct node *root;
     bool leftovers; /* nodes that nobody has open show what is gone */
     time_t started;

@@ -104,7 +104,9 @@ handle_close(struct fs *fs, struct handle *h)
         pthread_mutex_lock(&fs->lock);
         if (h->truncating)
             h->node->truncating--;
-        h->truncating = false;
+        if (h->cached)
+            h->node->cached--;
+        h->truncating = h->cached = false;
         pthread_mutex_unlock(&fs->lock);
         content_closed(fs, h->node);
     } else {

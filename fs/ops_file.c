@@ -83,7 +83,7 @@ op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     content_used_locked(h);
     struct image *image = h->pinned != NULL ? h->pinned : h->node->image;
     size_t end = image != NULL ? image->len : 0;
-    if (h->direct && h->pinned == NULL && h->node->old_len > 0)
+    if (!h->cached && h->pinned == NULL && h->node->old_len > 0)
         end = h->node->old_len; /* as GETATTR has it */
     struct draft *draft = h->draft != NULL ? h->draft : h->node->draft;
     _cleanup_(image_unrefp) struct image *held =

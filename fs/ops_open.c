@@ -71,16 +71,8 @@ open_cache(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
         return r;
     if (outcome == OPEN_STALE)
         return -ESTALE;
-    if (outcome == OPEN_FRESH || outcome == OPEN_DIRECT) {
-        /* Attributes only: with an offset it could wait for a READ. */
-        fuse_lowlevel_notify_inval_inode(fs->session, h->node->ino, -1, 0);
-        if (outcome == OPEN_FRESH)
-            content_tell_end(fs, h->node);
-    }
     fi->keep_cache = outcome == OPEN_KEEP;
-    fi->direct_io = outcome == OPEN_DIRECT || outcome == OPEN_PINNED ||
-                    handle_is_writer(h);
-    h->direct = fi->direct_io;
+    fi->direct_io = !h->cached;
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 11)
     fi->noflush = !handle_is_writer(h);
 #endif

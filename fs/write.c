@@ -156,10 +156,7 @@ show_stored(struct handle *h, const struct data *creds,
     bool shared = n->opens > 1 && h->pinned == NULL && !n->unlinked;
     pthread_mutex_unlock(&fs->lock);
     int r = shared ? content_check(n->content, &h->caller) : 0;
-    pthread_mutex_lock(&fs->lock);
-    bool shown = shared && r == 0 && n->content->node == n;
-    pthread_mutex_unlock(&fs->lock);
-    if (shown)
+    if (shared && r == 0 && content_follow(n->content, n))
         return 0;
     if (shared)
         r = mark_removed(creds, count, &bytes);

@@ -312,12 +312,35 @@ image_append(struct image *i, struct data bytes, const uint32_t *lengths,
     n->clean = false;
     size_t at = 0;
     for (size_t k = 0; k < count; k++) {
-        put_entry(n, (struct data){bytes.p + at, lengths[k]}, false);
+        struct data entry = {bytes.p + at, lengths[k]};
+        struct cred c;
+        put_entry(n, entry, cred_parse(entry, &c) && cred_is_removed(&c));
         at += lengths[k];
     }
     assert(at == bytes.len);
     *out = n;
     return 0;
+}
+
+int
+image_pad(struct image *i, const struct image *other, size_t from,
+          struct image **out)
+{
+    _cleanup_(writer_free) struct writer w = {0};
+    size_t first = image_find(other, from), count = other->count - first;
+    _cleanup_(freep) uint32_t *lengths = calloc(count + 1, sizeof(*lengths));
+    *out = NULL;
+    if (lengths == NULL)
+        return -ENOMEM;
+    for (size_t k = 0; k < count; k++) {
+        struct cred c;
+        lengths[k] = image_entries(other)[first + k].length;
+        if (!cred_parse(image_entry_bytes(other, first + k), &c))
+            return -EINVAL;
+        cred_write_removed(&w, &c);
+    }
+    return w.failed ? -ENOMEM
+                    : image_append(i, writer_data(&w), lengths, count, out);
 }
 
 int
@@ -364,6 +387,19 @@ image_extends(const struct image *i, const struct image *old)
     return i == old ||
            (i->len >= old->len && i->body == old->body &&
             memcmp(i->buffer->bytes, old->buffer->bytes, old->len) == 0);
+}
+
+bool
+image_continues(const struct image *i, const struct image *old)
+{
+    const struct image_entry *a = image_entries(i), *b = image_entries(old);
+    size_t n = 0;
+    if (!image_same_header(i, old) || i->count < old->count)
+        return false;
+    while (n < old->count && a[n].offset == b[n].offset &&
+           a[n].length == b[n].length)
+        n++;
+    return n == old->count;
 }
 
 bool

@@ -63,6 +63,11 @@ int image_merge(struct image *old, const struct kcm_snapshot *s,
 int image_append(struct image *i, struct data bytes, const uint32_t *lengths,
                  size_t count, struct image **out);
 
+/* i with as many bytes behind it as other has from there on, an end of an
+ * entry: other's entries, but removed. */
+int image_pad(struct image *i, const struct image *other, size_t from,
+              struct image **out);
+
 /* i with other bytes of the same length at one entry. */
 int image_patch(const struct image *i, size_t entry, struct data bytes,
                 struct image **out);
@@ -73,6 +78,8 @@ int image_of_file(const struct image_file *f, struct image **out);
 
 /* Is old a prefix of i: does who read old read nothing wrong in i? */
 bool image_extends(const struct image *i, const struct image *old);
+/* Has i an entry of the same length, maybe removed, wherever old has one? */
+bool image_continues(const struct image *i, const struct image *old);
 bool image_equal(const struct image *a, const struct image *b);
 /* Do header and principal agree? */
 bool image_same_header(const struct image *a, const struct image *b);

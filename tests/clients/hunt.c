@@ -37,7 +37,8 @@
 /* Tickets low..high-1 of a generation are in the cache. */
 struct state {
     unsigned generation, low, high;
-    bool absent; /* or may be */
+    unsigned first; /* read when low was that, then low moved */
+    bool absent;    /* or may be */
 };
 
 static struct state states[CHANGES_MAX + 1];
@@ -145,14 +146,18 @@ add(struct state *s, bool *seen, unsigned generation, unsigned n)
     return NULL;
 }
 
-/* No number between is missing. */
-static const char *
-whole(const struct state *s, const bool *seen)
+/*
+ * No number between is missing.  But an entry that was removed by its file
+ * may have been read before, and what stands behind it after that: what was
+ * there then begins behind the last gap.
+ */
+static void
+settle(struct state *s, const bool *seen)
 {
+    s->first = s->low;
     for (unsigned n = s->low; n < s->high; n++)
         if (!seen[n])
-            return "torn: a ticket between is missing";
-    return NULL;
+            s->low = n + 1;
 }
 
 static const char *
@@ -184,7 +189,9 @@ parse(const unsigned char *bytes, size_t len, struct state *s, bool *seen)
     }
     if (c.bad)
         return "torn: it ends within an entry";
-    return odd != NULL ? odd : whole(s, seen);
+    if (odd == NULL)
+        settle(s, seen);
+    return odd;
 }
 
 /* --- judging ------------------------------------------------------------ */
@@ -194,16 +201,18 @@ parse(const unsigned char *bytes, size_t len, struct state *s, bool *seen)
 static bool
 was_so(const struct state *s, unsigned from, unsigned to)
 {
-    bool low = false;
+    bool first = false, low = false;
     for (unsigned i = from; i <= to; i++) {
         const struct state *was = &states[i];
         if (s->absent ? was->absent : s->high == 0 && was->low == was->high)
             return true;
-        if (was->generation != s->generation || s->absent)
-            low = false;
-        else if (was->low == s->low)
-            low = true;
-        if (low && was->generation == s->generation && was->high == s->high)
+        if (was->generation != s->generation || s->absent) {
+            first = low = false;
+            continue;
+        }
+        first |= was->low == s->first;
+        low |= first && was->low == s->low;
+        if (low && was->high == s->high)
             return true;
     }
     return false;
@@ -350,7 +359,7 @@ iterate_once(struct reader *r, krb5_context context, bool *seen)
     const char *odd = NULL;
     unsigned from = finished;
     krb5_error_code code = iterate(context, r->path, &s, seen, &odd);
-    odd = odd != NULL || code != 0 ? odd : whole(&s, seen);
+    settle(&s, seen);
     s.absent = code == KRB5_FCC_NOFILE;
     /* It asks for the size of the file before each entry: one that arrives
      * between may be longer than that. */

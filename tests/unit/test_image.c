@@ -152,6 +152,8 @@ START_TEST(merged)
         if (want[n] != 'x')
             check_entry(i, n, (size_t)(want[n] - '0'));
     }
+    ck_assert(image_continues(i, old));
+    ck_assert_int_eq(image_continues(old, i), i->count == old->count);
     /* Once more, with marks in the old one: they stay. */
     struct image *again;
     ck_assert_int_eq(image_merge(i, t, &again), 0);
@@ -173,6 +175,7 @@ START_TEST(merged_anew)
     struct image *old = render(s), *canon = render(t), *i;
     ck_assert_int_eq(image_merge(old, t, &i), 0);
     ck_assert(image_equal(i, canon));
+    ck_assert(!image_continues(i, old));
     image_unref(i);
     t->kdc_offset = 0;
     s->kdc_offset = 6;
@@ -185,6 +188,34 @@ START_TEST(merged_anew)
     image_unref(i);
     image_unref(canon);
     image_unref(old);
+    kcm_snapshot_unref(t);
+    kcm_snapshot_unref(s);
+}
+END_TEST
+
+/* Beside one that grew: as long, and nothing more to be found in it. */
+START_TEST(padded)
+{
+    struct kcm_snapshot *s = snapshot("01"), *t = snapshot("16073");
+    struct image *i = render(s), *old = render(s), *grown, *p;
+    ck_assert_int_eq(image_merge(old, t, &grown), 0);
+    ck_assert_uint_eq(grown->count, 5);
+    ck_assert_int_eq(image_pad(i, grown, old->len, &p), 0);
+    check_table(p);
+    ck_assert_uint_eq(p->len, grown->len);
+    ck_assert(image_extends(p, i) && image_continues(p, grown));
+    for (size_t n = 2; n < p->count; n++) {
+        struct cred c;
+        ck_assert(cred_parse(image_entry_bytes(p, n), &c));
+        ck_assert(cred_is_removed(&c));
+    }
+    image_unref(p);
+    ck_assert_int_eq(image_pad(i, grown, grown->len, &p), 0);
+    ck_assert(image_equal(p, i)); /* nothing is there from there on */
+    image_unref(p);
+    image_unref(grown);
+    image_unref(old);
+    image_unref(i);
     kcm_snapshot_unref(t);
     kcm_snapshot_unref(s);
 }
@@ -344,6 +375,7 @@ main(void)
     tcase_add_loop_test(t, superseded, 0, 4);
     tcase_add_loop_test(t, merged, 0, 8);
     tcase_add_test(t, merged_anew);
+    tcase_add_test(t, padded);
     tcase_add_test(t, appended);
     tcase_add_test(t, patched);
     tcase_add_test(t, finds);

@@ -1,0 +1,64 @@
+/*
+ * Who was told that a file is stale: one place for each of some thread
+ * numbers.  Two that share one at the same moment cost one of them an ESTALE.
+ */
+#include "fs/told.h"
+#include "fs/node.h"
+
+/* The kernel looks at what it remembers, and then once more, without. */
+#define LOOKS 2
+
+static struct told_stale *
+place_of(struct fs *fs, pid_t pid)
+{
+    return &fs->told_stale[(unsigned)pid % TOLD_STALE];
+}
+
+static bool
+is_told(const struct told_stale *t, pid_t pid)
+{
+    return t->ino != 0 && t->pid == pid;
+}
+
+void
+told_note_locked(struct fs *fs, const struct handle *h)
+{
+    *place_of(fs, h->caller.pid) = (struct told_stale){
+        .pid = h->caller.pid,
+        .truncates = handle_truncates(h),
+        .ino = h->node->ino,
+        .epoch = fs->epoch,
+    };
+}
+
+enum told
+told_take_locked(struct fs *fs, const struct handle *h)
+{
+    struct told_stale *t = place_of(fs, h->caller.pid);
+    if (!is_told(t, h->caller.pid))
+        return TOLD_NOTHING;
+    bool same = t->ino == h->node->ino;
+    bool looked = h->node->right > t->epoch;
+    t->ino = 0;
+    return same ? TOLD_SAME : looked ? TOLD_LOOKED : TOLD_OTHER;
+}
+
+bool
+told_look_locked(struct fs *fs, pid_t pid, bool *truncates_out)
+{
+    struct told_stale *t = place_of(fs, pid);
+    if (!is_told(t, pid))
+        return false;
+    t->looks++;
+    t->epoch = fs->epoch;
+    *truncates_out = t->truncates;
+    return true;
+}
+
+void
+told_absent_locked(struct fs *fs, pid_t pid)
+{
+    struct told_stale *t = place_of(fs, pid);
+    if (is_told(t, pid) && t->looks >= LOOKS)
+        t->ino = 0;
+}
