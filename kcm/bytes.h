@@ -35,7 +35,7 @@ struct reader {
     const uint8_t *end;
     bool bad;
     size_t lacks; /* what made it bad was at least so many bytes short */
-    bool little; /* integers are little-endian (FILE version 1 and 2) */
+    bool little;  /* integers are little-endian (FILE version 1 and 2) */
 };
 
 void reader_init(struct reader *r, const void *bytes, size_t len);
