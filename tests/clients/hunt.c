@@ -42,10 +42,28 @@ struct state {
 };
 
 static struct state states[CHANGES_MAX + 1];
+static unsigned char kinds[CHANGES_MAX + 1]; /* by which change: enum change */
 static atomic_uint finished, begun; /* of the states, by their number */
 static atomic_bool ended;
 static bool no_removal, vanishes, renames;
 static const char *kcm_name, *written;
+
+enum change {
+    KCM_STORE,
+    FILE_STORE,
+    KCM_REMOVE,
+    FILE_REMOVE,
+    KCM_INITIALIZE,
+    FILE_REWRITE,
+    FILE_RENAME,
+    FILE_UNLINK,
+    FILE_CREATE,
+};
+
+static const char *const change_names[] = {
+    "STORE",   "append", "REMOVE_CRED", "remove by file", "INITIALIZE",
+    "rewrite", "rename", "unlink",      "create",
+};
 
 struct reader {
     const char *way, *path;
@@ -225,11 +243,16 @@ judge(const struct reader *r, const struct state *s, unsigned from)
     if (was_so(s, from, to))
         return;
     const struct state *a = &states[from], *b = &states[to];
+    char changes[512] = "";
+    for (unsigned i = from > 6 ? from - 6 : 1; i <= to && i <= from + 12; i++)
+        snprintf(changes + strlen(changes), sizeof(changes) - strlen(changes),
+                 "%s%s", i == from + 1 ? "; then " : ", ",
+                 change_names[kinds[i]]);
     trouble("%s: %s: generation %u tickets %u..%u; there were %u %u..%u "
-            "(change %u) to %u %u..%u (change %u)",
+            "(change %u) to %u %u..%u (change %u)%s",
             r->way, s->absent ? "no cache" : "read", s->generation, s->low,
             s->high, a->generation, a->low, a->high, from, b->generation,
-            b->low, b->high, to);
+            b->low, b->high, to, changes);
 }
 
 /* --- reading ------------------------------------------------------------ */
@@ -478,23 +501,6 @@ write_file(const char *path, int flags, const unsigned char *bytes, size_t len)
     return n == (ssize_t)len ? r : -1;
 }
 
-enum change {
-    KCM_STORE,
-    FILE_STORE,
-    KCM_REMOVE,
-    FILE_REMOVE,
-    KCM_INITIALIZE,
-    FILE_REWRITE,
-    FILE_RENAME,
-    FILE_UNLINK,
-    FILE_CREATE,
-};
-
-static const char *const change_names[] = {
-    "STORE",   "append", "REMOVE_CRED", "remove by file", "INITIALIZE",
-    "rewrite", "rename", "unlink",      "create",
-};
-
 /* What to do next, and what the cache is then. */
 static enum change
 choose(struct state *s, unsigned *seed)
@@ -590,6 +596,7 @@ change_all(struct writer *w, unsigned changes, long seconds)
     while (done < changes && !ended) {
         enum change what = choose(&s, &seed);
         states[done + 1] = s;
+        kinds[done + 1] = (unsigned char)what;
         states[done + 1].absent |= what == KCM_INITIALIZE && vanishes;
         begun = done + 1;
         int r = is_by_kcm(what) ? change_by_kcm(w, what, &s)
