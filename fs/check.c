@@ -163,8 +163,8 @@ content_look_up(struct content *c, const struct caller *caller,
                 struct node **out)
 {
     struct fs *fs = fs_of(c);
-    struct node *n = NULL;
     bool truncates;
+    *out = NULL;
     pthread_mutex_lock(&fs->lock);
     bool again = told_look_locked(fs, caller->pid, &truncates);
     pthread_mutex_unlock(&fs->lock);
@@ -175,15 +175,16 @@ content_look_up(struct content *c, const struct caller *caller,
     if (!c->exists && c->unborn == NULL)
         told_absent_locked(fs, caller->pid);
     else if (again && c->exists && c->image != NULL)
-        n = node_new_locked(fs, NODE_CACHE, c->user->uid, c);
-    if (n != NULL) {
-        n->image = image_ref(c->image);
-        n->right = c->checked;
-        n->reserved = truncates;
+        *out = node_new_locked(fs, NODE_CACHE, c->user->uid, c);
+    if (*out != NULL) {
+        (*out)->image = image_ref(c->image);
+        (*out)->right = c->checked;
+        (*out)->reserved = truncates;
+    } else {
+        r = content_node_locked(c, out);
     }
     pthread_mutex_unlock(&fs->lock);
-    *out = n != NULL ? n : content_node(c);
-    return *out != NULL ? 0 : content_exists(c) ? -ENOMEM : KCM_NOT_FOUND;
+    return r;
 }
 
 /*
@@ -306,10 +307,8 @@ open_unchecked(struct content *c, struct handle *h)
                    n->image == c->image &&
                    now_ms() - c->checked_ms <= FRESH_MS;
     bool unchecked = h->unchecked;
-    if (unchecked) {
-        (void)told_take_locked(fs, h);
+    if (unchecked)
         content_opened_locked(n);
-    }
     pthread_mutex_unlock(&fs->lock);
     return unchecked;
 }
@@ -436,7 +435,7 @@ open_checked(struct content *c, struct handle *h, enum open_outcome *outcome)
     if (direct)
         (void)content_follow(c, n);
     pthread_mutex_lock(&fs->lock);
-    enum told told = told_take_locked(fs, h);
+    enum told told = told_before_locked(fs, h);
     if (c->exists) {
         *outcome = choose_locked(c, h, told);
     } else {

@@ -313,25 +313,23 @@ content_update(struct content *c)
     return 0;
 }
 
-struct node *
-content_node(struct content *c)
+int
+content_node_locked(struct content *c, struct node **out)
 {
     struct fs *fs = fs_of(c);
-    pthread_mutex_lock(&fs->lock);
-    struct node *n = c->node;
-    if (n != NULL) {
-        n->refs++;
+    *out = NULL;
+    if (c->node != NULL) {
+        *out = node_ref_locked(c->node);
     } else if (c->exists && c->image != NULL) {
-        n = node_new_locked(fs, NODE_CACHE, c->user->uid, c);
-        if (n != NULL) {
-            n->image = image_ref(c->image);
-            c->node = n;
-        }
+        *out = node_new_locked(fs, NODE_CACHE, c->user->uid, c);
+        if (*out == NULL)
+            return -ENOMEM;
+        (*out)->image = image_ref(c->image);
+        c->node = *out;
     } else if (c->unborn != NULL) {
-        n = node_ref_locked(c->unborn);
+        *out = node_ref_locked(c->unborn);
     }
-    pthread_mutex_unlock(&fs->lock);
-    return n;
+    return *out != NULL ? 0 : KCM_NOT_FOUND;
 }
 
 struct kcm_snapshot *
@@ -493,8 +491,11 @@ content_adopt(struct content *c, struct node *n, struct image *image)
     c->exists = true;
     c->asleep = false;
     c->check_finished = 0; /* what is known is what was replaced */
+    bool seen = n->opens > 1;
     pthread_mutex_unlock(&fs->lock);
     tell_unlinked(c);
+    if (seen && fs->drop_attr != NULL) /* who opened it when it was empty */
+        fs->drop_attr(fs, n->ino);
     image_unref(old[0]);
     image_unref(old[1]);
     draft_unref(draft);

@@ -74,8 +74,9 @@ bool content_follow(struct content *c, struct node *n);
 /* A handle on a cache file, scratch file or unborn cache comes and goes. */
 void content_opened_locked(struct node *n);
 void content_closed(struct fs *fs, struct node *n);
-/* The node that shows c now, with one reference; NULL: there is no cache. */
-struct node *content_node(struct content *c);
+/* The node that shows c now, with one reference.  KCM_NOT_FOUND: there is no
+ * cache; -ENOMEM. */
+int content_node_locked(struct content *c, struct node **out);
 /* A snapshot of c as of the last refresh, or NULL. */
 struct kcm_snapshot *content_snapshot(struct content *c);
 struct timespec content_mtime(struct content *c);

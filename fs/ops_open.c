@@ -11,6 +11,7 @@
 #include "fs/draft.h"
 #include "fs/node.h"
 #include "fs/ops.h"
+#include "fs/told.h"
 #include "fs/tree.h"
 #include "fs/user.h"
 
@@ -34,7 +35,7 @@ open_text(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
     }
     /* The kernel found it by a name it remembered: it looks again, and may
      * create it. */
-    if (r == KCM_NOT_FOUND)
+    if (r == KCM_NOT_FOUND && told_now(fs, h))
         return -ESTALE;
     if (r != 0)
         return r;
@@ -83,14 +84,15 @@ open_cache(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
 }
 
 static int
-open_any(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
+open_by_kind(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
 {
     struct node *n = h->node;
     if (handle_is_writer(h) && fs->config.read_only)
         return -EROFS;
     _cleanup_(draft_unrefp) struct draft *draft = draft_of(fs, n);
     /* The kernel may remember its name for longer than it has it. */
-    if (draft != NULL && n->kind == NODE_CACHE && node_is_unlinked(fs, n))
+    if (draft != NULL && n->kind == NODE_CACHE && node_is_unlinked(fs, n) &&
+        told_now(fs, h))
         return -ESTALE;
     if (draft != NULL)
         return open_draft(fs, h, draft, fi);
@@ -99,6 +101,15 @@ open_any(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
     if (n->kind == NODE_SCRATCH)
         return -ELOOP; /* a link */
     return open_text(fs, h, fi);
+}
+
+static int
+open_any(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
+{
+    int r = open_by_kind(fs, h, fi);
+    if (r != -ESTALE)
+        told_forget(fs, h);
+    return r;
 }
 
 void

@@ -32,15 +32,36 @@ told_note_locked(struct fs *fs, const struct handle *h)
 }
 
 enum told
-told_take_locked(struct fs *fs, const struct handle *h)
+told_before_locked(struct fs *fs, const struct handle *h)
 {
-    struct told_stale *t = place_of(fs, h->caller.pid);
+    const struct told_stale *t = place_of(fs, h->caller.pid);
     if (!is_told(t, h->caller.pid))
         return TOLD_NOTHING;
-    bool same = t->ino == h->node->ino;
-    bool looked = h->node->right > t->epoch;
-    t->ino = 0;
-    return same ? TOLD_SAME : looked ? TOLD_LOOKED : TOLD_OTHER;
+    if (t->ino == h->node->ino)
+        return TOLD_SAME;
+    return t->looks > 0 && h->node->right > t->epoch ? TOLD_LOOKED
+                                                     : TOLD_OTHER;
+}
+
+bool
+told_now(struct fs *fs, const struct handle *h)
+{
+    pthread_mutex_lock(&fs->lock);
+    bool now = told_before_locked(fs, h) == TOLD_NOTHING;
+    if (now)
+        told_note_locked(fs, h);
+    pthread_mutex_unlock(&fs->lock);
+    return now;
+}
+
+void
+told_forget(struct fs *fs, const struct handle *h)
+{
+    pthread_mutex_lock(&fs->lock);
+    struct told_stale *t = place_of(fs, h->caller.pid);
+    if (is_told(t, h->caller.pid))
+        t->ino = 0;
+    pthread_mutex_unlock(&fs->lock);
 }
 
 bool

@@ -18,8 +18,12 @@ enum told {
 
 /* h's thread is told that its node is stale. */
 void told_note_locked(struct fs *fs, const struct handle *h);
-/* Was it told, and of which node?  With its next open that is forgotten. */
-enum told told_take_locked(struct fs *fs, const struct handle *h);
+/* Was it told, and of which node? */
+enum told told_before_locked(struct fs *fs, const struct handle *h);
+/* The same for nodes that are not looked at closely: is it to be told now? */
+bool told_now(struct fs *fs, const struct handle *h);
+/* Its open has ended, and was not answered ESTALE. */
+void told_forget(struct fs *fs, const struct handle *h);
 /* A LOOKUP of that thread: does it look again, and did it truncate? */
 bool told_look_locked(struct fs *fs, pid_t pid, bool *truncates_out);
 /* It found nothing.  When that is final the thread opens nothing. */
