@@ -10,6 +10,7 @@
 #define KCM_INTERNAL
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -84,6 +85,16 @@ __wrap_conn_open(const char *path, uid_t uid, gid_t gid,
     *c = (struct conn){.fd = fds[0], .uid = uid, .gid = gid};
     *conn_out = c;
     return 0;
+}
+
+/* An abandoned connection is drained by a thread of its own, which may not
+ * have begun: only what follows its close() needs no more memory. */
+static void
+wait_closed(int peer)
+{
+    struct pollfd p = {.fd = peer};
+    assert(poll(&p, 1, PATIENCE_MS) == 1 && p.revents & POLLHUP);
+    close(peer);
 }
 
 static void
@@ -217,8 +228,7 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
     assert(now_ms() < caller.deadline);
     kcm_free(kcm);
     while (connections > 0)
-        close(peers[--connections]);
-    /* An abandoned connection is drained by a thread of its own. */
+        wait_closed(peers[--connections]);
     for (int i = 0; i < 1000 && secret_in_use() > 0; i++)
         usleep(1000);
     assert(secret_in_use() == 0);
