@@ -75,7 +75,7 @@ finish(void)
 {
     kcm_free(kcm);
     peer_stop(&peer);
-    await_no_secrets();
+    peer_await_end(&peer);
 }
 
 /* --- the model ----------------------------------------------------------- */

@@ -40,7 +40,7 @@ teardown(void)
     kcm_snapshot_unref(known.snapshot);
     kcm_free(kcm);
     peer_stop(&peer);
-    await_no_secrets();
+    peer_await_end(&peer);
 }
 
 /* Have the model do something behind the client's back. */

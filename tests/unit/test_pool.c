@@ -7,7 +7,6 @@
 static struct peer peer;
 static struct pool *pool;
 static struct caller caller;
-static unsigned descriptors;
 
 static struct caller
 caller_for(int ms)
@@ -21,7 +20,6 @@ caller_for(int ms)
 static void
 setup(void)
 {
-    descriptors = open_descriptors();
     peer_start(&peer, NULL);
     ck_assert_int_eq(pool_new(peer.path, &pool), 0);
     caller = caller_for(5000);
@@ -32,8 +30,7 @@ teardown(void)
 {
     pool_free(pool);
     peer_stop(&peer);
-    await_descriptors(descriptors + 1);
-    await_no_secrets();
+    peer_await_end(&peer);
 }
 
 static int

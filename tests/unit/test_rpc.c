@@ -8,12 +8,10 @@ static struct peer peer;
 static struct conn *conn;
 static struct batch batch;
 static struct caller caller;
-static unsigned descriptors;
 
 static void
 setup(void)
 {
-    descriptors = open_descriptors();
     peer_start(&peer, NULL);
     batch = (struct batch){0};
     caller = (struct caller){.uid = geteuid(), .gid = getegid()};
@@ -28,8 +26,7 @@ teardown(void)
     conn_free(conn);
     batch_free(&batch);
     peer_stop(&peer);
-    await_descriptors(descriptors + 1); /* the wake */
-    await_no_secrets();
+    peer_await_end(&peer);
 }
 
 static void

@@ -12,7 +12,6 @@
 static struct peer peer;
 static struct kcm *kcm;
 static struct caller caller;
-static unsigned descriptors;
 static char name_a[32], name_b[32], own[16];
 
 static void
@@ -37,7 +36,6 @@ static void
 setup(void)
 {
     log_open("test", LOG_LEVEL_ERROR, false);
-    descriptors = open_descriptors();
     peer_start(&peer, NULL);
     snprintf(own, sizeof(own), "%u", geteuid());
     snprintf(name_a, sizeof(name_a), "%s:a", own);
@@ -58,8 +56,7 @@ teardown(void)
 {
     kcm_free(kcm);
     peer_stop(&peer);
-    await_descriptors(descriptors + 1);
-    await_no_secrets();
+    peer_await_end(&peer);
 }
 
 /* --- operations as a table --------------------------------------------- */
