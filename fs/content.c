@@ -12,6 +12,9 @@
 #include "fs/tree.h"
 #include "fs/user.h"
 
+/* A thread that waits for a page goes on with it by then. */
+#define WAKE_MS 3
+
 static struct fs *
 fs_of(const struct content *c)
 {
@@ -129,15 +132,32 @@ pad_pinned(struct fs *fs, struct node *n)
 }
 
 /*
+ * A read() that has just been given a page takes what it holds of it, up to
+ * the size that the kernel knows when it wakes up.
+ */
+static void
+let_readers_wake(struct fs *fs, const struct node *n)
+{
+    pthread_mutex_lock(&fs->lock);
+    int64_t until = n->cached > 0 ? n->read_ms + WAKE_MS : 0;
+    pthread_mutex_unlock(&fs->lock);
+    int64_t ms = until - now_ms();
+    if (ms > 0)
+        nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL);
+}
+
+/*
  * A file that somebody reads grew from n->old_len: before the kernel learns of
- * its new size, it must forget the page of its old end, where zeros follow.
+ * its new size, it must forget the page of its old end, where zeros follow,
+ * and so must who was given it.
  */
 static void
 tell_grown(struct fs *fs, struct node *n)
 {
-    pad_pinned(fs, n);
     if (fs->drop_pages != NULL)
         fs->drop_pages(fs, n->ino, (off_t)(n->old_len & ~(size_t)4095));
+    let_readers_wake(fs, n);
+    pad_pinned(fs, n);
     pthread_mutex_lock(&fs->lock);
     n->old_len = 0;
     pthread_mutex_unlock(&fs->lock);
@@ -249,7 +269,7 @@ set_shown(struct content *c, struct kcm_snapshot *s)
     struct kcm_snapshot *old = c->shown;
     struct ticket_table *tickets = take(c->tickets);
     c->shown = s;
-    c->provisional = false;
+    c->provisional = c->written = false;
     pthread_mutex_unlock(&fs->lock);
     kcm_snapshot_unref(old);
     tickets_unref(tickets);
@@ -281,8 +301,9 @@ content_update(struct content *c)
     _cleanup_(image_unrefp) struct image *old =
         c->image != NULL ? image_ref(c->image) : NULL;
     bool open = c->open_nodes > 0, asleep = c->asleep;
+    bool same = c->shown == s && !c->written;
     pthread_mutex_unlock(&fs->lock);
-    if (old != NULL && c->shown == s && (old->clean || open))
+    if (old != NULL && same && (old->clean || open))
         return 0;
 
     _cleanup_(image_unrefp) struct image *merged = NULL;
@@ -375,6 +396,7 @@ content_written(struct content *c, struct node *n, struct image *image)
         drop = c->image;
         c->image = image_ref(image);
         c->mtime = next_mtime(c->mtime);
+        c->written = true;
         /* It may lack what others did since: that is for a new check. */
         c->check_finished = 0;
     }
@@ -488,6 +510,7 @@ content_adopt(struct content *c, struct node *n, struct image *image)
     c->image = image_ref(image);
     c->mtime = next_mtime(c->mtime);
     c->provisional = image->count > 0;
+    c->written = true;
     c->exists = true;
     c->asleep = false;
     c->check_finished = 0; /* what is known is what was replaced */
@@ -535,6 +558,7 @@ content_moved(struct content *from, struct content *to)
     struct image *old = to->image;
     to->image = from->image != NULL ? image_ref(from->image) : NULL;
     to->exists = to->image != NULL;
+    to->written = true;
     to->mtime = next_mtime(to->mtime);
     pthread_mutex_unlock(&fs->lock);
     image_unref(old);

@@ -96,6 +96,7 @@ struct content {
     bool provisional;        /* image is a whole file as a writer wrote it: a
                               * check gives it another order, and maybe
                               * another node, which stat() must tell of */
+    bool written;            /* image is not made of shown: a writer's */
     bool asleep;             /* it exists, but its image was dropped: idle.c */
     uint64_t checks_begun;   /* number of the newest check */
     uint64_t check_finished; /* number of the newest that succeeded */
@@ -130,6 +131,7 @@ struct node {
     unsigned opens;      /* handles */
     unsigned truncating; /* of which so many were opened by O_TRUNC */
     unsigned cached;     /* and so many read through the kernel's pages */
+    int64_t read_ms;     /* when such a one asked for a page last */
     bool reserved;       /* for one that will be */
     bool counted;        /* in content->open_nodes */
     struct image *image; /* what it shows; NULL: draft */

@@ -81,6 +81,8 @@ op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
         return;
     pthread_mutex_lock(&fs->lock);
     content_used_locked(h);
+    if (h->cached)
+        h->node->read_ms = now_ms();
     struct image *image = h->pinned != NULL ? h->pinned : h->node->image;
     size_t end = image != NULL ? image->len : 0;
     if (!h->cached && h->pinned == NULL && h->node->old_len > 0)

@@ -363,8 +363,9 @@ iterate(krb5_context context, const char *path, struct state *s, bool *seen,
         while ((code = krb5_cc_next_cred(context, cache, &cursor, &creds)) ==
                0) {
             const krb5_data *d = creds.server->data;
-            unsigned g = (unsigned)atoi(d[0].data + 1);
-            unsigned n = (unsigned)atoi(d[1].data + 1);
+            bool named = creds.server->length == 2;
+            unsigned g = named ? (unsigned)atoi(d[0].data + 1) : 0;
+            unsigned n = named ? (unsigned)atoi(d[1].data + 1) : CHANGES_MAX;
             *odd = *odd != NULL ? *odd : add(s, seen, g, n);
             krb5_free_cred_contents(context, &creds);
         }

@@ -10,6 +10,7 @@ from harness import ALL, test
 from made import TGT, image, made_cache, svc, usual_creds
 from tree import paths_of
 from util import Failed, check, eq
+from writing import FORMS, Subject, append, opened
 
 
 @test(*ALL)
@@ -69,6 +70,30 @@ def offsets_stay_while_open(t):
     eq(image(u, path).creds,
        ccfile.canonical(ccfile.Cache(None, [
            c for c in creds if c is not gone] + [new])).creds)
+
+
+def live(s):
+    return [c for c in s.file().creds if c.endtime != 0]
+
+
+@test(*ALL)
+def as_before_what_was_written(t):
+    """The daemon holds again what it held before a ticket was appended: the
+    ticket is gone, though the daemon's answer is one that was known."""
+    s = Subject(t, t.mount(), t.user())
+    s.make(s.ticket())
+    principal = s.wire.principal(s.name)
+    fd = opened(s.u, s.path(), os.O_RDONLY)
+    try:
+        eq(len(ccfile.parse(os.read(fd, 1 << 20)).creds), 1)
+        s.wire.init(s.name, principal)
+        eq(live(s), [])
+        append(s.u, s.path(), s.ticket().bytes())
+        s.wire.init(s.name, principal)
+        eq(live(s), [])
+    finally:
+        os.close(fd)
+    s.holds(forms=FORMS)
 
 
 @test(*ALL)
