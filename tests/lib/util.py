@@ -142,7 +142,7 @@ def at_once(functions):
     def guarded(function):
         try:
             function()
-        except Exception as e:
+        except BaseException as e:      # noqa: B902
             errors.append(e)
     threads = [threading.Thread(target=guarded, args=(f,))
                for f in functions]

@@ -3,14 +3,13 @@ change something: default, krb5cc_<uid>, collection/primary, by-name, <uuid>,
 by-principal, KCM: and klist -l.
 """
 import os
-import threading
 
 import ccfile
 import tree
 from harness import ALL, test
 from made import made_cache
 from tree import paths_of
-from util import check, eq, raises, wait_for
+from util import at_once, check, eq, raises, wait_for
 
 
 class Views:
@@ -433,7 +432,6 @@ def many_at_once(t):
     v.create("a", "anne")
     v.create("b", "bert")
     image = v.user.read(v.dir("a") + "/cache")
-    trouble = []
 
     def writer(number):
         for turn in range(6):
@@ -452,20 +450,7 @@ def many_at_once(t):
             link = v.user.link(v.path("default"))
             eq(link, "by-name/" + tree.by_name(v.name("ab"[turn % 2])))
 
-    def guarded(function, *args):
-        try:
-            function(*args)
-        except Exception as e:
-            trouble.append(e)
-    threads = [threading.Thread(target=guarded, args=(writer, n))
-               for n in range(3)]
-    threads.append(threading.Thread(target=guarded, args=(switcher,)))
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if trouble:
-        raise trouble[0]
+    at_once([lambda n=n: writer(n) for n in range(3)] + [switcher])
     eq(set(v.caches().values()), {v.name(s) for s in (
         "a", "b", "tktN0", "tktN1", "tktN2")})
     eq(set(v.default_by().values()), {v.name("b")})

@@ -16,7 +16,7 @@ from kcmwire import z
 from made import made_cache
 from proxy import CLOSE, STALL
 from tree import by_name
-from util import Failed, check, eq, raises, wait_for
+from util import Failed, at_once, check, eq, raises, wait_for
 from writing import append, rename_over
 
 TIMEOUT = 2                     # seconds, of the mounts here
@@ -116,24 +116,6 @@ def behind(t, *options):
     p = t.proxy()
     return p, t.mount("-o", "timeout=%d" % TIMEOUT, *options,
                       socket=p.socket)
-
-
-def at_once(bodies):
-    """Runs them in threads; the first failure is ours."""
-    errors = []
-
-    def guard(body):
-        try:
-            body()
-        except BaseException as e:      # noqa: B902
-            errors.append(e)
-    threads = [threading.Thread(target=guard, args=(b,)) for b in bodies]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 def judge(what, fault, code, seconds, also=()):
