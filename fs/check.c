@@ -45,29 +45,49 @@ content_check(struct content *c, const struct caller *caller)
     return 0;
 }
 
+/* With the turn, which ends if this fails. */
+static int
+check_unless_done(struct content *c, const struct caller *caller,
+                  uint64_t needed)
+{
+    struct fs *fs = fs_of(c);
+    pthread_mutex_lock(&fs->lock);
+    bool done = c->check_finished >= needed;
+    pthread_mutex_unlock(&fs->lock);
+    int r = done ? 0 : content_check(c, caller);
+    if (r != 0)
+        turn_give(&c->turn);
+    else if (!done)
+        turn_pass(&c->turn, c->check_finished);
+    return r;
+}
+
 /*
- * Take the turn and see that a check which began after this call, or at most
- * max_age_ms ago, has succeeded.  Who waits for the same cache meanwhile
- * shares the next check.
+ * See that a check which began after this call has succeeded, and hold the
+ * turn then; or, if it was made by another that had the turn, TURN_PASSED:
+ * all that wait for the same cache meanwhile share the next check.
  */
 static int
-refresh_and_hold(struct content *c, const struct caller *caller)
+refresh(struct content *c, const struct caller *caller, uint64_t *needed_out)
 {
     struct fs *fs = fs_of(c);
     pthread_mutex_lock(&fs->lock);
     uint64_t needed = c->checks_begun + 1;
     pthread_mutex_unlock(&fs->lock);
-    int r = turn_take(&c->turn, caller);
-    if (r < 0)
+    *needed_out = needed;
+    int r = turn_take_until(&c->turn, needed, caller);
+    return r == 0 ? check_unless_done(c, caller, needed) : r;
+}
+
+static int
+refresh_and_hold(struct content *c, const struct caller *caller)
+{
+    uint64_t needed;
+    int r = refresh(c, caller, &needed);
+    if (r != TURN_PASSED)
         return r;
-    pthread_mutex_lock(&fs->lock);
-    bool done = c->check_finished >= needed;
-    pthread_mutex_unlock(&fs->lock);
-    if (!done)
-        r = content_check(c, caller);
-    if (r != 0)
-        turn_give(&c->turn);
-    return r;
+    r = turn_take(&c->turn, caller);
+    return r == 0 ? check_unless_done(c, caller, needed) : r;
 }
 
 static bool
@@ -81,10 +101,11 @@ refresh_unless(struct content *c, const struct caller *caller, bool recent)
 {
     if (recent)
         return 0;
-    int r = refresh_and_hold(c, caller);
+    uint64_t needed;
+    int r = refresh(c, caller, &needed);
     if (r == 0)
         turn_give(&c->turn);
-    return r;
+    return r == TURN_PASSED ? 0 : r;
 }
 
 int
@@ -422,6 +443,13 @@ content_follow(struct content *c, struct node *n)
     return follows;
 }
 
+static void
+read_by_pages_locked(struct handle *h)
+{
+    h->cached = true;
+    h->node->cached++;
+}
+
 /* With the turn, after a check. */
 static int
 open_checked(struct content *c, struct handle *h, enum open_outcome *outcome)
@@ -448,10 +476,8 @@ open_checked(struct content *c, struct handle *h, enum open_outcome *outcome)
     if (*outcome != OPEN_STALE)
         content_opened_locked(n);
     if (!handle_is_writer(h) &&
-        (*outcome == OPEN_KEEP || *outcome == OPEN_FRESH)) {
-        h->cached = true;
-        n->cached++;
-    }
+        (*outcome == OPEN_KEEP || *outcome == OPEN_FRESH))
+        read_by_pages_locked(h);
     if (*outcome != OPEN_STALE && handle_truncates(h)) {
         h->truncating = true;
         n->truncating++;
@@ -472,13 +498,45 @@ open_checked(struct content *c, struct handle *h, enum open_outcome *outcome)
     return r;
 }
 
+/*
+ * After a check by another, without the turn: the usual case, in which
+ * nothing is to be done but to count it.
+ */
+static bool
+open_passed(struct content *c, struct handle *h, uint64_t needed)
+{
+    struct fs *fs = fs_of(c);
+    struct node *n = h->node;
+    if (handle_is_writer(h) || handle_truncates(h))
+        return false;
+    pthread_mutex_lock(&fs->lock);
+    bool usual = c->check_finished >= needed && c->exists && c->node == n &&
+                 n->image == c->image && !n->unlinked && !n->moved &&
+                 !n->reserved && n->truncating == 0 &&
+                 n->image_serial <= n->kernel_serial;
+    if (usual) {
+        h->image_serial = n->image_serial;
+        content_opened_locked(n);
+        read_by_pages_locked(h);
+    }
+    pthread_mutex_unlock(&fs->lock);
+    return usual;
+}
+
 int
 content_open(struct content *c, struct handle *h, enum open_outcome *outcome)
 {
+    uint64_t needed;
     *outcome = OPEN_KEEP;
     if (open_unchecked(c, h))
         return 0;
-    int r = refresh_and_hold(c, &h->caller);
+    int r = refresh(c, &h->caller, &needed);
+    if (r == TURN_PASSED && open_passed(c, h, needed))
+        return 0;
+    if (r == TURN_PASSED) {
+        r = turn_take(&c->turn, &h->caller);
+        r = r == 0 ? check_unless_done(c, &h->caller, needed) : r;
+    }
     if (r != 0)
         return r;
     r = open_checked(c, h, outcome);

@@ -11,10 +11,17 @@
 #include <time.h>
 #include <unistd.h>
 
+enum turn_state {
+    WAITING,
+    GRANTED,
+    PASSED,
+};
+
 struct turn_waiter {
     struct turn_waiter *next;
     struct wake *wake;
-    bool granted;
+    uint64_t until;
+    enum turn_state state;
 };
 
 static pthread_once_t key_once = PTHREAD_ONCE_INIT;
@@ -193,22 +200,22 @@ dequeue_locked(struct turn *t, struct turn_waiter *w)
         t->last = previous;
 }
 
-/* After a wait that failed: true if the turn came at the same moment. */
-static bool
-give_up(struct turn *t, struct turn_waiter *w)
+/* With what a waiter was woken; or it gives up, if it was not. */
+static enum turn_state
+end_wait(struct turn *t, struct turn_waiter *w, bool gives_up)
 {
     pthread_mutex_lock(&t->lock);
-    bool granted = w->granted;
-    if (!granted)
+    enum turn_state state = w->state;
+    if (state == WAITING && gives_up)
         dequeue_locked(t, w);
     pthread_mutex_unlock(&t->lock);
-    return granted;
+    return state;
 }
 
 int
-turn_take(struct turn *t, const struct caller *caller)
+turn_take_until(struct turn *t, uint64_t until, const struct caller *caller)
 {
-    struct turn_waiter w = {.wake = caller->wake};
+    struct turn_waiter w = {.wake = caller->wake, .until = until};
     pthread_mutex_lock(&t->lock);
     if (t->free > 0) {
         t->free--;
@@ -219,16 +226,40 @@ turn_take(struct turn *t, const struct caller *caller)
     pthread_mutex_unlock(&t->lock);
     for (;;) {
         int r = wait_fd(-1, 0, caller);
-        if (r < 0 && !give_up(t, &w))
-            return r;
+        enum turn_state state = end_wait(t, &w, r < 0);
+        if (state != WAITING)
+            return state == PASSED ? TURN_PASSED : 0;
         if (r < 0)
-            return 0;
-        pthread_mutex_lock(&t->lock);
-        bool granted = w.granted;
-        pthread_mutex_unlock(&t->lock);
-        if (granted)
-            return 0;
+            return r;
     }
+}
+
+int
+turn_take(struct turn *t, const struct caller *caller)
+{
+    return turn_take_until(t, UINT64_MAX, caller);
+}
+
+/* w, which is in no queue any more, may be gone once the lock is left. */
+static void
+wake_locked(struct turn_waiter *w, enum turn_state state)
+{
+    w->state = state;
+    nudge(w->wake);
+}
+
+void
+turn_pass(struct turn *t, uint64_t number)
+{
+    pthread_mutex_lock(&t->lock);
+    for (struct turn_waiter *w = t->first, *next; w != NULL; w = next) {
+        next = w->next;
+        if (w->until > number)
+            continue;
+        dequeue_locked(t, w);
+        wake_locked(w, PASSED);
+    }
+    pthread_mutex_unlock(&t->lock);
 }
 
 void
@@ -240,8 +271,7 @@ turn_give(struct turn *t)
         t->free++;
     } else {
         dequeue_locked(t, w);
-        w->granted = true;
-        nudge(w->wake);
+        wake_locked(w, GRANTED);
     }
     pthread_mutex_unlock(&t->lock);
 }

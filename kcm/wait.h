@@ -72,4 +72,14 @@ int turn_take(struct turn *t, const struct caller *caller);
 bool turn_try(struct turn *t);
 void turn_give(struct turn *t);
 
+/*
+ * Where what is waited for is less than the turn: who has it says by
+ * turn_pass() how far it came.  turn_take_until() returns TURN_PASSED, without
+ * the turn, as soon as that is until or more.
+ */
+#define TURN_PASSED 1
+int turn_take_until(struct turn *t, uint64_t until,
+                    const struct caller *caller);
+void turn_pass(struct turn *t, uint64_t number);
+
 #endif

@@ -198,6 +198,7 @@ END_TEST
 
 struct attempt {
     int ms;
+    uint64_t until; /* 0: for the turn alone */
     int result;
     struct wake *wake; /* atomic, once it runs */
     pthread_t thread;
@@ -209,18 +210,59 @@ attempt(void *arg)
     struct attempt *a = arg;
     struct caller c = caller_for(a->ms);
     __atomic_store_n(&a->wake, c.wake, __ATOMIC_RELEASE);
-    a->result = turn_take(&turn, &c);
+    a->result = a->until > 0 ? turn_take_until(&turn, a->until, &c)
+                             : turn_take(&turn, &c);
     return NULL;
+}
+
+static void
+start_until(struct attempt *a, int ms, uint64_t until)
+{
+    *a = (struct attempt){.ms = ms, .until = until};
+    struct turn_waiter *last = turn.last;
+    pthread_create(&a->thread, NULL, attempt, a);
+    await_last(last);
 }
 
 static void
 start(struct attempt *a, int ms)
 {
-    *a = (struct attempt){.ms = ms};
-    struct turn_waiter *last = turn.last;
-    pthread_create(&a->thread, NULL, attempt, a);
-    await_last(last);
+    start_until(a, ms, 0);
 }
+
+/* Of those that need no turn, each is let go when its number has come; who
+ * needs it, or more, keeps its place. */
+START_TEST(passed)
+{
+    struct attempt list[5];
+    static const uint64_t until[5] = {2, 0, 1, 3, 2};
+    ck_assert(turn_try(&turn));
+    for (int i = 0; i < 5; i++)
+        start_until(&list[i], 10000, until[i]);
+    turn_pass(&turn, 1);
+    pthread_join(list[2].thread, NULL);
+    turn_pass(&turn, 2);
+    pthread_join(list[0].thread, NULL);
+    pthread_join(list[4].thread, NULL);
+    ck_assert(!turn_try(&turn));
+    for (int i = 0; i < 5; i += 2)
+        ck_assert_int_eq(list[i].result, TURN_PASSED);
+    turn_give(&turn);
+    pthread_join(list[1].thread, NULL);
+    ck_assert_int_eq(list[1].result, 0);
+    turn_pass(&turn, 2);
+    ck_assert_ptr_nonnull(turn.first);
+    turn_give(&turn);
+    pthread_join(list[3].thread, NULL);
+    ck_assert_int_eq(list[3].result, 0);
+    ck_assert_ptr_null(turn.first);
+    ck_assert_ptr_null(turn.last);
+    turn_give(&turn);
+    ck_assert_uint_eq(turn.free, 1);
+    ck_assert_int_eq(
+        turn_take_until(&turn, 1, &(struct caller){.wake = wake_mine()}), 0);
+}
+END_TEST
 
 /* One in the middle of the queue gives up: the others keep their order. */
 START_TEST(middle_gives_up)
@@ -331,6 +373,7 @@ main(void)
     tcase_add_test(t, interrupted_before);
     tcase_add_test(t, counts);
     tcase_add_test(t, first_come_first_served);
+    tcase_add_test(t, passed);
     tcase_add_loop_test(t, middle_gives_up, 0, 3);
     tcase_add_test(t, granted_while_timing_out);
     tcase_add_test(t, stale_nudge);
