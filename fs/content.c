@@ -1,6 +1,5 @@
 /*
- * The content of one cache as a file: rendered, and shown by a node.  check.c
- * sees that it is what the daemon holds.
+ * The content of one cache as a file: rendered, and shown by a node.
  */
 #include <assert.h>
 #include <errno.h>

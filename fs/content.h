@@ -1,13 +1,14 @@
 /*
  * The content of one cache as a file: content.c renders and shows it, check.c
- * sees that it is what the daemon holds.
+ * sees that it is what the daemon holds, open.c has it opened.
  */
 #ifndef FS_CONTENT_H
 #define FS_CONTENT_H
 
 #include "fs/fs.h"
 
-/* --- content.c ----------------------------------------------------------- */
+/* --- for all --------------------------------------------------------------
+ */
 
 /*
  * Bring c up to date.  max_age_ms 0: with a check that begins after this
@@ -97,7 +98,18 @@ void content_moved(struct content *from, struct content *to);
  * files goes nowhere.  With the turn. */
 void content_unlinked(struct content *c);
 
-/* --- between content.c and check.c --------------------------------------- */
+/* --- between them -------------------------------------------------------- */
+
+/*
+ * See that a check which began after this call has succeeded, and hold the
+ * turn then: 0.  Or, if another that had the turn made it, TURN_PASSED: all
+ * that wait for the same cache meanwhile share the next check.  Who needs the
+ * turn all the same goes on with content_hold().
+ */
+int content_fresh(struct content *c, const struct caller *caller,
+                  uint64_t *needed_out);
+int content_hold(struct content *c, const struct caller *caller,
+                 uint64_t needed);
 
 /* The snapshot may have changed, or the last handle was closed: see that the
  * right image is shown.  With the turn. */

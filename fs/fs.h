@@ -2,7 +2,8 @@
  * The file system: names and nodes over a KCM service.
  *
  *   kernel request -> op_*() (ops_*.c) -> tree_*() (tree.c: which node)
- *     -> content_*() (check.c: brought up to date; content.c: its image)
+ *     -> content_*() (open.c: opened; check.c: brought up to date; content.c:
+ *        its image)
  *     -> kcm_*() (the daemon)
  *
  * Who sees what: everything but the fixed directories belongs to one uid.
