@@ -93,7 +93,11 @@ static void
 wait_closed(int peer)
 {
     struct pollfd p = {.fd = peer};
-    assert(poll(&p, 1, PATIENCE_MS) == 1 && p.revents & POLLHUP);
+    int n;
+    do
+        n = poll(&p, 1, PATIENCE_MS);
+    while (n < 0 && errno == EINTR); /* libFuzzer's own timer */
+    assert(n == 1 && p.revents & POLLHUP);
     close(peer);
 }
 
