@@ -353,8 +353,9 @@ open_passed(struct content *c, struct handle *h, uint64_t needed)
         return false;
     pthread_mutex_lock(&fs->lock);
     bool usual = c->check_finished >= needed && c->exists && c->node == n &&
-                 n->image == c->image && !n->unlinked && !n->moved &&
-                 !n->reserved && n->truncating == 0 &&
+                 n->image != NULL && n->image == c->image && !n->unlinked &&
+                 !n->moved && !n->reserved && n->truncating == 0 &&
+                 n->old_len == 0 && content_fits_locked(n, n->image) &&
                  n->image_serial <= n->kernel_serial;
     if (usual) {
         h->image_serial = n->image_serial;
