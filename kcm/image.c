@@ -299,8 +299,12 @@ image_append(struct image *i, struct data bytes, const uint32_t *lengths,
         n = calloc(1, sizeof(*n));
         if (n == NULL)
             return -ENOMEM;
-        *n = *i;
-        n->refs = 1;
+        *n = (struct image){.refs = 1, /* others count those of i */
+                            .len = i->len,
+                            .body = i->body,
+                            .count = i->count,
+                            .buffer = i->buffer,
+                            .table = i->table};
         __atomic_fetch_add(&n->buffer->refs, 1, __ATOMIC_RELAXED);
         __atomic_fetch_add(&n->table->refs, 1, __ATOMIC_RELAXED);
     } else {
