@@ -96,6 +96,16 @@ class Subject:
             eq(self.u.stat(self.path(form)).st_size, len(data), "size")
 
 
+def fresh(t, m):
+    """A user whose default is a name of which there is no cache yet."""
+    s = Subject(t, m, t.user())
+    s.u.call(os.mkdir, s.dir())
+    s.u.call(os.symlink, "by-name/" + os.path.basename(s.dir()),
+             "%s/new-default" % m)
+    s.u.call(os.rename, "%s/new-default" % m, "%s/default" % m)
+    return s
+
+
 def same_creds(where, got, want):
     names = lambda creds: sorted(                           # noqa: E731
         "%s %d" % (c.server, c.enctype) for c in creds)

@@ -10,20 +10,10 @@ import clients
 from harness import ALL, test
 from made import made_cache
 from util import check, eq, raises
-from writing import (CREATE_FORMS, FORMS, Subject, append, opened, pieces_of,
-                     put, rename_over)
+from writing import (CREATE_FORMS, FORMS, Subject, append, fresh, opened,
+                     pieces_of, put, rename_over)
 
 EXCL = os.O_RDWR | os.O_CREAT | os.O_EXCL
-
-
-def fresh(t, m):
-    """A user whose default is a name of which there is no cache yet."""
-    s = Subject(t, m, t.user())
-    s.u.call(os.mkdir, s.dir())
-    s.u.call(os.symlink, "by-name/" + os.path.basename(s.dir()),
-             "%s/new-default" % m)
-    s.u.call(os.rename, "%s/new-default" % m, "%s/default" % m)
-    return s
 
 
 @test(*ALL)

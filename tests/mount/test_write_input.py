@@ -10,8 +10,8 @@ from harness import ALL, test
 from made import made_cache
 from tree import by_name
 from util import check, eq, raises
-from writing import (Subject, append, opened, pieces_of, put, rename_over,
-                     same_creds)
+from writing import (CREATE_FORMS, FORMS, Subject, append, fresh, opened,
+                     pieces_of, put, rename_over, same_creds)
 
 EXCL = os.O_RDWR | os.O_CREAT | os.O_EXCL
 MB = 1 << 20
@@ -57,14 +57,15 @@ def bad_files_over_a_cache(t):
     s.make(*have)
     s.serial = 100
     for what, data in bad_files(s):
-        try:
-            rename_over(s.u, s.path(), data)
-            check(False, "renamed: %s", what)
-        except OSError as e:
-            eq(e.errno, errno.EINVAL, what)
-        fd = opened(s.u, s.path(), os.O_RDWR | os.O_TRUNC)
-        os.write(fd, data)
-        raises(errno.EINVAL, os.close, fd)
+        for form in FORMS:
+            try:
+                rename_over(s.u, s.path(form), data)
+                check(False, "renamed: %s, %s", what, form)
+            except OSError as e:
+                eq(e.errno, errno.EINVAL, what + ", " + form)
+            fd = opened(s.u, s.path(form), os.O_RDWR | os.O_TRUNC)
+            os.write(fd, data)
+            raises(errno.EINVAL, os.close, fd)
         fd = opened(s.u, s.dir() + "/tickets/new", os.O_WRONLY | os.O_CREAT)
         os.write(fd, data)
         raises(errno.EINVAL, os.close, fd)
@@ -77,23 +78,28 @@ def bad_files_created(t):
     """By O_EXCL: what is whole before the fault is a cache, the rest is
     refused by the write or the close."""
     m = t.mount()
-    s = Subject(t, m, t.user())
-    for what, data in bad_files(s):
-        fd = opened(s.u, s.path("collection"), EXCL)
-        failed = None
-        try:
-            os.write(fd, data)
-        except OSError as e:
-            failed = e.errno
-        try:
-            os.close(fd)
-        except OSError as e:
-            failed = failed or e.errno
-        eq(failed, errno.EINVAL, what)
-        if not s.gone():
-            for cred in s.in_kcm().creds:
-                check(cred.bytes() in data, "%s made a credential", what)
-        s.u.call(os.unlink, s.path("collection"))
+    for form in CREATE_FORMS:
+        s = fresh(t, m)
+        for what, data in bad_files(s):
+            create_badly(s, s.path(form), what + ", " + form, data)
+
+
+def create_badly(s, path, what, data):
+    fd = opened(s.u, path, EXCL)
+    failed = None
+    try:
+        os.write(fd, data)
+    except OSError as e:
+        failed = e.errno
+    try:
+        os.close(fd)
+    except OSError as e:
+        failed = failed or e.errno
+    eq(failed, errno.EINVAL, what)
+    if not s.gone():
+        for cred in s.in_kcm().creds:
+            check(cred.bytes() in data, "%s made a credential", what)
+    s.u.call(os.unlink, path)
 
 
 @test(*ALL)
