@@ -10,7 +10,7 @@ import time
 import ccfile
 from made import kcm_cache, made_cache
 from tree import by_name
-from util import check, eq
+from util import check, eq, wait_for
 
 FORMS = ("uuid", "by-name", "default", "krb5cc", "collection")
 # a file can be created by these; a UUID comes with the cache
@@ -81,13 +81,21 @@ class Subject:
     def file(self, form="by-name"):
         return ccfile.parse(self.u.read(self.path(form)))
 
+    def read_clean(self, form):
+        """Once nobody has it open: the kernel says so after close()."""
+        def body():
+            data = self.u.read(self.path(form))
+            return None if any(map(is_tombstone,
+                                   ccfile.parse(data).creds)) else data
+        return wait_for("an image without removed entries", body)
+
     def holds(self, *want, forms=("by-name",), principal=None):
         """KCM and the file hold exactly these, and the file in order."""
         got = self.in_kcm()
         same_creds("KCM", ccfile.supersede(got.creds), want)
         eq(str(got.principal), str(principal or self.client), "principal")
         for form in forms:
-            data = self.u.read(self.path(form))
+            data = self.read_clean(form)
             shown = ccfile.parse(data)
             same_creds(form, shown.creds, want)
             eq(str(shown.principal), str(got.principal), "principal")
