@@ -342,7 +342,8 @@ open_checked(struct content *c, struct handle *h, enum open_outcome *outcome)
 
 /*
  * After a check by another, without the turn: the usual case, in which
- * nothing is to be done but to count it.
+ * nothing is to be done but to count it, and nobody writes who may have seen
+ * that he is alone.
  */
 static bool
 open_passed(struct content *c, struct handle *h, uint64_t needed)
@@ -355,7 +356,8 @@ open_passed(struct content *c, struct handle *h, uint64_t needed)
     bool usual = c->check_finished >= needed && c->exists && c->node == n &&
                  n->image != NULL && n->image == c->image && !n->unlinked &&
                  !n->moved && !n->reserved && n->truncating == 0 &&
-                 n->old_len == 0 && content_fits_locked(n, n->image) &&
+                 n->old_len == 0 && n->opens == n->cached &&
+                 content_fits_locked(n, n->image) &&
                  n->image_serial <= n->kernel_serial;
     if (usual) {
         h->image_serial = n->image_serial;

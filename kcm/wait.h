@@ -77,7 +77,7 @@ void turn_give(struct turn *t);
  * turn_pass() how far it came.  turn_take_until() returns TURN_PASSED, without
  * the turn, as soon as that is until or more.
  */
-#define TURN_PASSED 1
+#define TURN_PASSED 1000 /* no enum kcm_status */
 int turn_take_until(struct turn *t, uint64_t until,
                     const struct caller *caller);
 void turn_pass(struct turn *t, uint64_t number);
