@@ -5,7 +5,8 @@ import re
 import signal
 import subprocess
 
-from util import Failed, check, end_process, tail, wait_for
+from util import (Failed, bind_mount, check, end_process, run, tail,
+                  wait_for)
 
 BAD_LOG = re.compile(
     r"AddressSanitizer|ThreadSanitizer|LeakSanitizer|runtime error:|"
@@ -22,6 +23,23 @@ def mounts():
 
 def mounted(path):
     return [m for m in mounts() if m[1] == path]
+
+
+def bind(t, u, path):
+    """A bind mount of what the user sees there, by root's right; mount(8)
+    would look for the path as root, who does not see it."""
+    bound = os.path.join(t.dir, "bound%d" % len(os.listdir(t.dir)))
+    if u.call(os.path.isdir, path):
+        os.mkdir(bound)
+    else:
+        open(bound, "w").close()
+    held = u.call(os.open, path, os.O_PATH)
+    try:
+        bind_mount("/proc/self/fd/%d" % held, bound)
+    finally:
+        os.close(held)
+    t.cleanup(lambda: run(["umount", "-l", bound]))
+    return bound
 
 
 class Mount:

@@ -166,6 +166,14 @@ def unshare_mounts():
         raise OSError(ctypes.get_errno(), "mount --make-rprivate /")
 
 
+def bind_mount(source, target):
+    MS_BIND = 0x1000
+    if _libc.mount(source.encode(), target.encode(), None,
+                   ctypes.c_ulong(MS_BIND), None):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()),
+                      target)
+
+
 def umount(path):
     """Without umount(8)'s looks at what is mounted, which may not answer."""
     if _libc.umount2(path.encode(), 0):

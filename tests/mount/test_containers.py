@@ -1,14 +1,18 @@
 """Sandboxes and containers: mount and user namespaces with a bind mount."""
+import errno
 import os
 import shutil
 import subprocess
 
 from harness import REAL, REPO, test
+from mount import bind
 from tree import paths_of
-from util import Failed, check, eq, has, run
+from util import Failed, check, eq, has, raises, run
 
 SANDBOX = os.path.join(REPO, "examples/container/sandbox.sh")
 CONTAINER = os.path.join(REPO, "examples/container/run.sh")
+# ENOTDIR, EBUSY: the kernel says so before it asks
+DENIED = (errno.EACCES, errno.ENOENT, errno.ENOTDIR, errno.EBUSY)
 TGT = "krbtgt/EXAMPLE.COM@EXAMPLE.COM"
 
 
@@ -141,30 +145,58 @@ def rootless_container(t):
         run(["umount", "/run/kcmfs"])
 
 
-@test("kcmd", "heimdal", "sssd")
+@test(*REAL)
 def another_uid_inside(t):
-    """Who is somebody else inside sees nothing, by whatever is bound."""
+    """Who is somebody else inside sees nothing of the tree that is bound."""
     m, a, b = t.mount(), t.user(), t.user(principal=None)
     a.kinit()
     place = os.path.join(t.dir, "inside")
     os.mkdir(place)
-    for what in (m.path, paths_of(t, m, a).dir, m / "default/cache"):
-        # bound by root, into a namespace that both users are in
-        script = ('mount --bind "$1" "$2" 2>/dev/null || { : >"$2/file"; '
-                  'mount --bind "$1" "$2/file"; }; shift; at=$1; '
-                  '[ -e "$at/file" ] && at=$at/file; '
-                  'exec setpriv --reuid "$2" --regid "$2" --clear-groups '
-                  'sh -c "cat $at/default/cache $at/cache $at; ls $at"')
-        # root itself cannot reach a user's directory: bind as the user sees
-        r = subprocess.run(
-            ["unshare", "-m", "--propagation", "private", "sh", "-c", script,
-             "sh", what, place, str(b.uid)], stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, check=False)
-        for part in (a.principal, str(a.uid), "krbtgt"):
-            check(part.encode() not in r.stdout, "%s shows %r to another",
-                  what, part)
-        r = subprocess.run(["cat", place + "/file"], stdout=subprocess.PIPE,
-                           stderr=subprocess.PIPE, check=False)
-        eq(r.stdout, b"", "root, of " + what)
-        if os.path.exists(place + "/file"):
-            os.unlink(place + "/file")
+    # bound by root, into a namespace that both users are in
+    script = ('mount --bind "$1" "$2" && exec setpriv --reuid "$3" '
+              '--regid "$3" --clear-groups sh -c "cat $2/default/cache '
+              '$2/krb5cc_$4; find $2; echo end"')
+    r = run(["unshare", "-m", "--propagation", "private", "sh", "-c", script,
+             "sh", m.path, place, str(b.uid), str(a.uid)], code=None)
+    has(r.out, place + "/collection", "the tree")
+    has(r.out, "end", "it ran")
+    for part in (a.principal, "krb5cc_%d" % a.uid, "krbtgt",
+                 paths_of(t, m, a).uuid):
+        check(part not in r.out, "shows %r to another:\n%s", part, r.out)
+
+
+@test(*REAL)
+def another_uid_at_a_bound_cache(t):
+    """What its owner has bound, a directory or a file, is neither another
+    user's nor root's, also while the owner has it open."""
+    m, a, b, root = t.mount(), t.user(), t.user(principal=None), t.root()
+    a.kinit()
+    file = bind(t, a, m / "default/cache")
+    at = bind(t, a, paths_of(t, m, a).dir)
+    whole = a.read(m / "default/cache")
+    eq([a.read(file), a.read(at + "/cache")], [whole, whole])
+    fd = a.call(os.open, file, os.O_RDONLY)
+    try:
+        for u in (b, root):
+            for path in (file, at + "/cache", at + "/tickets",
+                         at + "/info"):
+                for act in (
+                        lambda p: os.close(os.open(p, os.O_RDONLY)),
+                        lambda p: os.close(os.open(p, os.O_WRONLY)),
+                        lambda p: os.truncate(p, 0), os.listdir,
+                        os.unlink, lambda p: os.rename(p, p + "x")):
+                    try:
+                        u.call(act, path)
+                    except OSError as e:
+                        check(e.errno in DENIED, "uid %d, %s: %s", u.uid,
+                              path, e)
+                    else:
+                        check(False, "uid %d gets at %s", u.uid, path)
+            for act in (os.listdir,
+                        lambda p: os.mkdir(p + "/d"),
+                        lambda p: os.close(os.open(
+                            p + "/new", os.O_CREAT | os.O_WRONLY))):
+                raises(errno.EACCES, u.call, act, at)
+    finally:
+        os.close(fd)
+    eq([a.read(file), a.read(at + "/cache")], [whole, whole])

@@ -4,37 +4,18 @@ every way there is.  What was finished before an open began must be in what it
 reads, and what it reads must be a state that the cache was in.
 
 `make hunt` does it a hundred thousand times."""
-import ctypes
 import os
 
 import clients
 from harness import ALL, sanitizer, test
 from made import made_cache
+from mount import bind
 from tree import paths_of
-from util import Failed, check, run
-
-libc = ctypes.CDLL(None, use_errno=True)
-MS_BIND = 4096
+from util import Failed, check
 
 CHANGES = os.environ.get("KCMFS_HUNT_CHANGES", "4000")
 SECONDS = int(os.environ.get("KCMFS_HUNT_S", "20"))
 LEAST = {"sssd": 50}            # where a change takes milliseconds
-
-
-def bind(t, u, path):
-    """A bind mount of the file that the user sees, by root's right; mount(8)
-    would look for the path as root, who does not see it."""
-    bound = os.path.join(t.dir, "bound")
-    open(bound, "w").close()
-    held = u.call(os.open, path, os.O_PATH)
-    try:
-        if libc.mount(b"/proc/self/fd/%d" % held, bound.encode(), None,
-                      ctypes.c_ulong(MS_BIND), None):
-            raise OSError(ctypes.get_errno(), "mount --bind")
-    finally:
-        os.close(held)
-    t.cleanup(lambda: run(["umount", "-l", bound]))
-    return bound
 
 
 def hunt(t, u, name, ways, *options):

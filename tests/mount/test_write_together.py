@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import ccfile
 import clients
-from harness import ALL, test
+from harness import ALL, REAL, test
 from made import made_cache
 from util import at_once, check, eq, wait_for
-from writing import (FORMS, MIT_MARK, Subject, append, is_tombstone, patch,
-                     put, rename_over, same_creds, tombstone)
+from writing import (FORMS, MIT_MARK, Subject, append, is_tombstone, opened,
+                     patch, put, rename_over, same_creds, tombstone)
 
 
 @test(*ALL)
@@ -181,15 +181,18 @@ def replaced_while_read(t):
 # -------------------------------------------------------------------- quotas
 
 def fill_until_refused(s, size):
-    """Appends until EDQUOT; what went in."""
+    """Appends until the write itself is EDQUOT; what went in."""
     held = []
     for _ in range(200):
         cred = s.ticket(size=size)
+        fd = opened(s.u, s.path(), os.O_RDWR | os.O_APPEND)
         try:
-            append(s.u, s.path(), cred.bytes())
+            os.write(fd, cred.bytes())
         except OSError as e:
             eq(e.errno, errno.EDQUOT)
             return held
+        finally:
+            os.close(fd)
         held.append(cred)
     check(False, "no quota")
 
@@ -257,25 +260,28 @@ def quota_of_caches(t):
 
 # ------------------------------------------------------- kcmfs itself killed
 
-@test("sssd", "heimdal", "kcmd")
-def killed_kcmfs(t):
-    """kill -9 in the middle of a replacement, at each of its requests: the
-    next kcmfs finds what was left and puts it right."""
+def sorted_bytes(creds):
+    return sorted(c.bytes() for c in creds)
+
+
+def killed_at_each_request(t, change, least):
+    """change(s, held) -> [what s may hold afterwards], with kcmfs killed at
+    each of its requests: the next kcmfs puts right what was left."""
     options = ["--no-mit-extensions"] if t.on == "kcmd" else []
     t.own_daemon(*options)
     u = t.user()
     proxy = t.proxy()
     proxy.may_abandon = True
-    for number in range(1, 40):
+    for number in range(1, 60):
         m = t.mount("-o", "timeout=5", socket=proxy.socket)
         s = Subject(t, m, u)
         old = [s.tgt(), s.ticket(), s.ticket()]
-        new = [s.tgt(), s.ticket(size=77)]
         s.make(*old)
         s.u.read(s.path())
+        body, new = change(s, old)
         proxy.fail_at(number, "before", m.kill)
         try:
-            rename_over(u, s.path(), s.cache(*new).bytes())
+            body()
         except OSError:
             pass
         met = proxy.failed
@@ -285,18 +291,62 @@ def killed_kcmfs(t):
         m.kill()
         m.detach()
         s.m = after = t.mount()
-        got = sorted(c.bytes() for c in s.file().creds)
-        want = [sorted(c.bytes() for c in v) for v in (old, new)]
-        check(got in want, "request %d (%s): %d entries", number, met,
-              len(got))
-        eq(sorted(c.bytes() for c in s.in_kcm().creds), got)
+        got = sorted_bytes(s.file().creds)
+        check(got in (sorted_bytes(old), sorted_bytes(new)),
+              "request %d (%s): %d entries", number, met, len(got))
+        eq(sorted_bytes(s.in_kcm().creds), got)
         names = s.wire.caches().values()
         check(not [n for n in names if ".kcmfs" in n], "left: %s", names)
+        yield s, got == sorted_bytes(new)
         after.finish()
         m.process = after.process = None
-        s.wire.destroy(s.name)
+        for name in names:
+            s.wire.destroy(name)
         s.wire.close()
         if not met:
-            check(number > 5, "only %d requests", number)
+            check(number > least, "only %d requests", number)
             return
     check(False, "no end")
+
+
+@test(*REAL)
+def killed_kcmfs(t):
+    """kill -9 in the middle of a replacement."""
+    def change(s, old):
+        new = [s.tgt(), s.ticket(size=77)]
+        return lambda: rename_over(s.u, s.path(),
+                                   s.cache(*new).bytes()), new
+    for _ in killed_at_each_request(t, change, 5):
+        pass
+
+
+@test(*REAL)
+def killed_kcmfs_removing(t):
+    """In the middle of the removal of one entry, for which sssd's cache is
+    made anew."""
+    def change(s, old):
+        return lambda: patch(s.u, s.path(), old[1].bytes(), tombstone(
+            old[1], MIT_MARK)), [old[0], old[2]]
+    for _ in killed_at_each_request(t, change,
+                                    5 if t.on == "sssd" else 1):
+        pass
+
+
+@test(*REAL)
+def killed_kcmfs_moving(t):
+    """In the middle of a rename of one cache over another: the one that is
+    moved is there until its content has arrived."""
+    moved = []
+
+    def change(s, old):
+        source = Subject(t, s.m, s.u, "tktm")
+        moved[:] = [source, [source.tgt(), s.ticket(size=99)]]
+        source.make(*moved[1], default=False)
+        path = source.path()
+        s.u.read(path)
+        return lambda: s.u.call(os.rename, path, s.path()), moved[1]
+    for s, arrived in killed_at_each_request(t, change, 1):
+        source, content = moved
+        if not arrived or not source.gone():
+            eq(sorted_bytes(source.in_kcm().creds), sorted_bytes(content))
+        source.wire.close()
