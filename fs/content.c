@@ -558,6 +558,7 @@ content_moved(struct content *from, struct content *to)
     to->image = from->image != NULL ? image_ref(from->image) : NULL;
     to->exists = to->image != NULL;
     to->written = true;
+    to->check_finished = 0; /* what is known is what was there before */
     to->mtime = next_mtime(to->mtime);
     pthread_mutex_unlock(&fs->lock);
     image_unref(old);

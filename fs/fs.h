@@ -203,9 +203,11 @@ struct fs {
     struct told_stale {
         pid_t pid; /* a thread that was answered ESTALE */
         bool truncates;
-        unsigned looks; /* LOOKUPs since */
-        uint64_t epoch; /* when it was told, or looked last */
-        uint64_t ino;   /* 0: none */
+        unsigned looks;  /* LOOKUPs since */
+        unsigned failed; /* in a row that found nothing */
+        uint64_t told;   /* fs->epoch when it was told */
+        uint64_t epoch;  /* and when it was told, or looked last */
+        uint64_t ino;    /* 0: none */
     } told_stale[TOLD_STALE];
     struct node *root;
     bool leftovers; /* nodes that nobody has open show what is gone */

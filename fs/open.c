@@ -32,9 +32,7 @@ content_look_up(struct content *c, const struct caller *caller,
     if (r != 0)
         return r;
     pthread_mutex_lock(&fs->lock);
-    if (!c->exists && c->unborn == NULL)
-        told_absent_locked(fs, caller->pid);
-    else if (again && c->exists && c->image != NULL)
+    if (again && c->exists && c->image != NULL)
         *out = node_new_locked(fs, NODE_CACHE, c->user->uid, c);
     if (*out != NULL) {
         (*out)->image = image_ref(c->image);

@@ -20,6 +20,7 @@ op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
     if (!request_begin(&r, req, parent, "lookup"))
         return;
     int result = tree_lookup(r.fs, r.node, name, &r.caller, &n);
+    told_looked(r.fs, r.user, r.caller.pid, result);
     if (result != 0)
         answer_error(&r, result);
     else

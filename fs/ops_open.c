@@ -108,7 +108,7 @@ open_any(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
 {
     int r = open_by_kind(fs, h, fi);
     if (r != -ESTALE)
-        told_forget(fs, h);
+        told_forget(fs, h->caller.pid);
     return r;
 }
 
@@ -121,6 +121,7 @@ op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct handle *h;
     int result = handle_new(r.fs, r.node, &r.caller, fi->flags, &h);
     if (result != 0) {
+        told_forget(r.fs, r.caller.pid);
         answer_error(&r, result);
         return;
     }
@@ -182,6 +183,7 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
     struct handle *h;
     result = handle_new(fs, n, &r.caller, fi->flags, &h);
     if (result != 0) {
+        told_forget(fs, r.caller.pid);
         node_unref(fs, n);
         answer_error(&r, result);
         return;

@@ -22,11 +22,12 @@ void told_note_locked(struct fs *fs, const struct handle *h);
 enum told told_before_locked(struct fs *fs, const struct handle *h);
 /* The same for nodes that are not looked at closely: is it to be told now? */
 bool told_now(struct fs *fs, const struct handle *h);
-/* Its open has ended, and was not answered ESTALE. */
-void told_forget(struct fs *fs, const struct handle *h);
+/* An open of that thread has ended, and was not answered ESTALE. */
+void told_forget(struct fs *fs, pid_t pid);
 /* A LOOKUP of that thread: does it look again, and did it truncate? */
 bool told_look_locked(struct fs *fs, pid_t pid, bool *truncates_out);
-/* It found nothing.  When that is final the thread opens nothing. */
-void told_absent_locked(struct fs *fs, pid_t pid);
+/* What a LOOKUP of u's thread was answered, an error or 0.  When it is final
+ * that the thread finds nothing, it opens nothing. */
+void told_looked(struct fs *fs, struct user *u, pid_t pid, int result);
 
 #endif

@@ -71,6 +71,7 @@ struct user {
     size_t scratch_bytes;
     size_t copied_bytes; /* of drafts, for commits under way */
     unsigned reserved;
+    uint64_t failed_look; /* fs->epoch behind the last LOOKUP that failed */
     struct user_counts counts; /* for .kcmfs/status */
 };
 

@@ -97,6 +97,26 @@ def as_before_what_was_written(t):
 
 
 @test(*ALL)
+def a_failed_open_leaves_nothing(t):
+    """A process was told that what it opens is stale, then found nothing:
+    its later lookups are like anybody's."""
+    s = Subject(t, t.mount(), t.user())
+    s.make(s.ticket())
+    s.u.read(s.path())
+    s.wire.destroy(s.name)
+
+    def body():
+        try:
+            os.open(s.path(), os.O_RDONLY)
+            check(False, "a cache that is gone was opened")
+        except FileNotFoundError:
+            pass
+        s.make(s.ticket())
+        return len({os.stat(s.path(form)).st_ino for form in FORMS})
+    eq(s.u.call(body), 1)
+
+
+@test(*ALL)
 def slow_iteration(t):
     """libkrb5's iterator, unlocked between entries, over a cache that a
     kinit replaces meanwhile."""
