@@ -260,24 +260,19 @@ def quota_of_caches(t):
 
 # ------------------------------------------------------- kcmfs itself killed
 
-# Else each third request where there are many and each takes a second.
-EACH = bool(os.environ.get("KCMFS_EACH"))
-
-
 def sorted_bytes(creds):
     return sorted(c.bytes() for c in creds)
 
 
-def killed_at_each_request(t, change, least, step=1):
+def killed_at_each_request(t, change, least):
     """change(s, held) -> (what to do, what s holds afterwards), with kcmfs
-    killed at each request, or each step-th: the next kcmfs puts right what was
-    left."""
+    killed at each request: the next kcmfs puts right what was left."""
     options = ["--no-mit-extensions"] if t.on == "kcmd" else []
     t.own_daemon(*options)
     u = t.user()
     proxy = t.proxy()
     proxy.may_abandon = True
-    for number in range(1, 60, 1 if EACH else step):
+    for number in range(1, 60):
         m = t.mount("-o", "timeout=5", socket=proxy.socket)
         s = Subject(t, m, u)
         old = [s.tgt(), s.ticket(), s.ticket()]
@@ -332,8 +327,7 @@ def killed_kcmfs_removing(t):
     def change(s, old):
         return lambda: patch(s.u, s.path(), old[1].bytes(), tombstone(
             old[1], MIT_MARK)), [old[0], old[2]]
-    for _ in killed_at_each_request(t, change, *(
-            (5, 3) if t.on == "sssd" else (1,))):
+    for _ in killed_at_each_request(t, change, 5 if t.on == "sssd" else 1):
         pass
 
 
