@@ -7,6 +7,7 @@
 
 #include "fs/node.h"
 #include "fs/ops.h"
+#include "fs/told.h"
 #include "fs/tree.h"
 
 /* The kernel replaces it by what LOOKUP says; any non-zero number will do. */
