@@ -84,6 +84,7 @@ def ten_thousand_handles(t):
 
 
 @test("kcmd")
+@not_under("tsan", MEASURES)
 def handles_without_end(t):
     """In as many processes as it takes, and of what asks no daemon."""
     m = t.mount()

@@ -123,6 +123,7 @@ def readme_errors(t):
     host.sh("kill -9 $(grep -lsx kcmfs /proc/[0-9]*/comm | cut -d/ -f3 |"
             " grep -x '%s')" % "\\|".join(map(str, host.served())))
     wait_for("its end", lambda: not host.served())
+    host.sh("ls %s || true" % MOUNT)    # what was sent before is aborted
     says("Transport endpoint is not connected", "ls " + MOUNT)
     # the kernel knows the attributes of the root for a second more
     host.sh("while stat %s; do sleep .1; done" % MOUNT)
