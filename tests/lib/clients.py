@@ -36,6 +36,10 @@ def build(tools):
              ["gcc", "-Wall", "-Wextra", "-Werror", "-O2", "-o",
               os.path.join(out, "bench"), "../bench/bench.c", "-lkrb5",
               "-pthread"]),
+            ("../bench/floor.c", "floor",
+             ["gcc", "-Wall", "-Wextra", "-Werror", "-O2", "-I/usr/include/"
+              "fuse3", "-o", os.path.join(out, "floor"), "../bench/floor.c",
+              "-lfuse3", "-pthread"]),
             ("gocache.go", "gocache",
              ["go", "build", "-o", os.path.join(out, "gocache"),
               "gocache.go"])):
