@@ -111,17 +111,23 @@ change_parse(struct data bytes, struct image_file *f)
 }
 
 int
-change_replace(struct content *c, const struct caller *caller,
-               struct data bytes, struct node *n)
+change_replace_held(struct content *c, const struct caller *caller,
+                    struct data bytes, struct node *n)
 {
     _cleanup_(image_file_free) struct image_file f = {0};
     int r = change_parse(bytes, &f);
-    if (r == 0)
-        r = turn_take(&c->turn, caller);
-    if (r != 0)
-        return r;
-    r = change_by_file(c, caller, &f, n);
-    turn_give(&c->turn);
+    return r == 0 ? change_by_file(c, caller, &f, n) : r;
+}
+
+int
+change_replace(struct content *c, const struct caller *caller,
+               struct data bytes, struct node *n)
+{
+    int r = turn_take(&c->turn, caller);
+    if (r == 0) {
+        r = change_replace_held(c, caller, bytes, n);
+        turn_give(&c->turn);
+    }
     return r;
 }
 

@@ -41,6 +41,10 @@ int change_set_config(struct content *c, const struct caller *caller,
  * nothing. */
 bool change_is_cred(const struct cred *c);
 
+/* change_replace(), with the turn. */
+int change_replace_held(struct content *c, const struct caller *caller,
+                        struct data bytes, struct node *n);
+
 /* Parse bytes that must be a whole cache file, else -EINVAL. */
 int change_parse(struct data bytes, struct image_file *f);
 

@@ -159,8 +159,13 @@ tell_grown(struct fs *fs, struct node *n)
     pad_pinned(fs, n);
     pthread_mutex_lock(&fs->lock);
     n->old_len = 0;
+    n->telling = true;
     pthread_mutex_unlock(&fs->lock);
     content_tell(fs, n);
+    pthread_mutex_lock(&fs->lock);
+    n->telling = false;
+    pthread_cond_broadcast(&fs->told);
+    pthread_mutex_unlock(&fs->lock);
     node_unref(fs, n);
 }
 
@@ -350,6 +355,37 @@ content_node_locked(struct content *c, struct node **out)
         *out = node_ref_locked(c->unborn);
     }
     return *out != NULL ? 0 : KCM_NOT_FOUND;
+}
+
+struct content *
+content_of(struct fs *fs, struct node *n)
+{
+    pthread_mutex_lock(&fs->lock);
+    struct content *c = n->content;
+    c->refs++;
+    pthread_mutex_unlock(&fs->lock);
+    return c;
+}
+
+int
+content_take(struct fs *fs, struct node *n, const struct caller *caller,
+             struct content **out)
+{
+    *out = NULL;
+    for (;;) {
+        _cleanup_(content_unrefp) struct content *c = content_of(fs, n);
+        int r = turn_take(&c->turn, caller);
+        if (r != 0)
+            return r;
+        pthread_mutex_lock(&fs->lock);
+        bool same = n->content == c;
+        pthread_mutex_unlock(&fs->lock);
+        if (same) {
+            *out = take(c);
+            return 0;
+        }
+        turn_give(&c->turn);
+    }
 }
 
 struct kcm_snapshot *

@@ -75,6 +75,13 @@ bool content_follow(struct content *c, struct node *n);
 /* A handle on a cache file, scratch file or unborn cache comes and goes. */
 void content_opened_locked(struct node *n);
 void content_closed(struct fs *fs, struct node *n);
+/*
+ * The cache whose file n is, with a reference: a rename may change it.  Also
+ * with its turn, so that it stays that.
+ */
+struct content *content_of(struct fs *fs, struct node *n);
+int content_take(struct fs *fs, struct node *n, const struct caller *caller,
+                 struct content **out);
 /* The node that shows c now, with one reference.  KCM_NOT_FOUND: there is no
  * cache; -ENOMEM. */
 int content_node_locked(struct content *c, struct node **out);

@@ -20,6 +20,7 @@ fs_new(struct kcm *kcm, const struct fs_config *config, struct fs **fs_out)
     fs->owner = geteuid();
     fs->group = getegid();
     pthread_mutex_init(&fs->lock, NULL);
+    pthread_cond_init(&fs->told, NULL);
     if (nodes_init(fs) == 0)
         fs->root = node_get(fs, NODE_ROOT, EVERYBODY, NULL, 0, NULL);
     if (fs->root == NULL) {
@@ -38,6 +39,7 @@ fs_free(struct fs *fs)
     handles_free(fs);
     nodes_free(fs);
     users_free(fs);
+    pthread_cond_destroy(&fs->told);
     pthread_mutex_destroy(&fs->lock);
     free(fs);
 }

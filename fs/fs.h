@@ -142,6 +142,7 @@ struct node {
                           * reference of ours */
     char *target;        /* of a symlink that is scratch */
     size_t old_len;      /* of an image that grew, until the kernel may know */
+    bool telling;        /* and from then until it does: fs->told */
     size_t kernel_len;   /* what the kernel may take the length to be */
     uint64_t image_serial;  /* counts the images shown */
     uint64_t kernel_serial; /* the kernel has no pages of older ones */
@@ -199,6 +200,7 @@ struct fs {
     size_t buckets, node_count;
     struct user *users;
     struct handle *handles; /* those that the kernel holds */
+    pthread_cond_t told;    /* a node's telling ended */
     uint64_t epoch;         /* counts all checks that began */
     struct told_stale {
         pid_t pid; /* a thread that was answered ESTALE */

@@ -75,7 +75,7 @@ handle_free(struct fs *fs, struct handle *h)
     image_unref(h->pinned);
     dir_list_free(h->list);
     if (h->charged > 0)
-        draft_discharge(h->node->content->user, h->charged);
+        draft_discharge(h->user, h->charged);
     writer_free(&h->tail);
     draft_unref(h->draft);
     pthread_mutex_destroy(&h->lock);

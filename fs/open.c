@@ -119,6 +119,26 @@ merge_shown(struct content *c, struct node *n, struct image **out)
     return 0;
 }
 
+/* What h reads is no longer than what fstat(2) says of its node, which others
+ * have open: they get removed entries at the end. */
+static int
+pad_shown(struct handle *h)
+{
+    struct fs *fs = h->user->fs;
+    struct node *n = h->node;
+    _cleanup_(image_unrefp) struct image *padded = NULL;
+    pthread_mutex_lock(&fs->lock);
+    _cleanup_(image_unrefp) struct image *shown =
+        n->image != NULL ? image_ref(n->image) : NULL;
+    pthread_mutex_unlock(&fs->lock);
+    if (shown == NULL || h->pinned->len <= shown->len)
+        return 0;
+    int r = image_pad(shown, h->pinned, shown->len, &padded);
+    if (r == 0)
+        content_grow(n, padded);
+    return r;
+}
+
 static int
 pin(struct content *c, struct handle *h)
 {
@@ -140,8 +160,9 @@ pin(struct content *c, struct handle *h)
         merged = old;
     }
     pthread_mutex_unlock(&fs->lock);
-    if (h->pinned == NULL)
-        content_tell(fs, n);
+    if (h->pinned != NULL)
+        return pad_shown(h);
+    content_tell(fs, n);
     return 0;
 }
 

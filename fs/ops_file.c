@@ -61,7 +61,8 @@ check_before_read(fuse_req_t req, struct fuse_file_info *fi, off_t off,
     }
     if (!request_begin_handle(&r, req, fi, "read"))
         return false;
-    int result = content_catch_up(h->node->content, h, &r.caller);
+    _cleanup_(content_unrefp) struct content *c = content_of(fs, h->node);
+    int result = content_catch_up(c, h, &r.caller);
     if (result != 0) {
         answer_error(&r, result);
         return false;
@@ -80,6 +81,8 @@ op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     if (is_unchecked(fs, h) && !check_before_read(req, fi, off, &size))
         return;
     pthread_mutex_lock(&fs->lock);
+    while (!h->cached && h->node->telling) /* fstat(2) may still be behind */
+        pthread_cond_wait(&fs->told, &fs->lock);
     content_used_locked(h);
     if (h->cached)
         h->node->read_ms = now_ms();

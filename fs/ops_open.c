@@ -67,7 +67,8 @@ static int
 open_cache(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
 {
     enum open_outcome outcome;
-    int r = content_open(h->node->content, h, &outcome);
+    _cleanup_(content_unrefp) struct content *c = content_of(fs, h->node);
+    int r = content_open(c, h, &outcome);
     if (r != 0)
         return r;
     if (outcome == OPEN_STALE)

@@ -34,7 +34,7 @@
 static struct fs *
 fs_of(const struct handle *h)
 {
-    return h->node->content->user->fs;
+    return h->user->fs;
 }
 
 /* --- what the handle sees ---------------------------------------------- */
@@ -86,14 +86,13 @@ unborn_draft(struct handle *h)
 static int
 charge_tail(struct handle *h)
 {
-    struct user *u = h->node->content->user;
     int r = 0;
     if (h->tail.len == 0)
         writer_free(&h->tail);
     if (h->tail.cap > h->charged)
-        r = draft_charge(u, h->tail.cap - h->charged);
+        r = draft_charge(h->user, h->tail.cap - h->charged);
     else
-        draft_discharge(u, h->charged - h->tail.cap);
+        draft_discharge(h->user, h->charged - h->tail.cap);
     if (r == 0)
         h->charged = h->tail.cap;
     return r;
@@ -316,7 +315,7 @@ start_draft(struct handle *h, size_t keep)
     struct fs *fs = fs_of(h);
     _cleanup_(draft_unrefp) struct draft *d = NULL;
     _cleanup_(image_unrefp) struct image *image = image_of(h);
-    int r = draft_new(h->node->content->user, &d);
+    int r = draft_new(h->user, &d);
     if (r == 0 && image != NULL && keep > 0) {
         struct data all = image_bytes(image);
         all.len = keep < all.len ? keep : all.len;
@@ -349,11 +348,15 @@ static int
 flush_draft(struct handle *h)
 {
     struct fs *fs = fs_of(h);
-    struct content *c = h->node->content;
+    _cleanup_(content_unrefp) struct content *c = NULL;
     if (!h->dirty)
         return 0;
-    int r =
-        change_replace(c, &h->caller, writer_data(&h->draft->bytes), h->node);
+    int r = content_take(fs, h->node, &h->caller, &c);
+    if (r != 0)
+        return r;
+    r = change_replace_held(c, &h->caller, writer_data(&h->draft->bytes),
+                            h->node);
+    turn_give(&c->turn);
     if (r != 0)
         return r;
     h->dirty = false;
@@ -513,8 +516,8 @@ change_opened(struct handle *h)
 int
 change_write(struct handle *h, off_t off, struct data data)
 {
-    struct content *c = h->node->content;
-    int r = turn_take(&c->turn, &h->caller);
+    _cleanup_(content_unrefp) struct content *c = NULL;
+    int r = content_take(fs_of(h), h->node, &h->caller, &c);
     if (r == 0) {
         r = write_held(h, off, data);
         turn_give(&c->turn);
@@ -525,8 +528,8 @@ change_write(struct handle *h, off_t off, struct data data)
 static int
 flush_unborn(struct handle *h)
 {
-    struct content *c = h->node->content;
-    int r = turn_take(&c->turn, &h->caller);
+    _cleanup_(content_unrefp) struct content *c = NULL;
+    int r = content_take(fs_of(h), h->node, &h->caller, &c);
     if (r != 0)
         return r;
     _cleanup_(draft_unrefp) struct draft *d = unborn_draft(h);
