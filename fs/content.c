@@ -332,6 +332,8 @@ content_update(struct content *c)
         struct digest digest = image_digest(next);
         changed = !digest_equal(&digest, &c->digest);
     }
+    if (c->shown != s)
+        image_share(next, s);
     bool is_new = old == NULL && !asleep;
     show(c, next, changed, is_new ? first_mtime(s) : next_mtime(c->mtime));
     set_shown(c, kcm_snapshot_ref(s));

@@ -15,7 +15,8 @@
 struct image_buffer {
     int refs;
     size_t used, cap;
-    uint8_t bytes[];
+    struct blob *blob;
+    uint8_t *bytes; /* blob's */
 };
 
 struct image_table {
@@ -29,8 +30,27 @@ struct image_table {
 static void
 buffer_unref(struct image_buffer *b)
 {
-    if (b != NULL && __atomic_fetch_sub(&b->refs, 1, __ATOMIC_ACQ_REL) == 1)
-        secret_free(b);
+    if (b == NULL || __atomic_fetch_sub(&b->refs, 1, __ATOMIC_ACQ_REL) != 1)
+        return;
+    blob_unref(b->blob);
+    free(b);
+}
+
+static struct image_buffer *
+buffer_new(size_t size)
+{
+    struct image_buffer *b = calloc(1, sizeof(*b));
+    if (b == NULL)
+        return NULL;
+    b->blob = blob_new(NULL, size);
+    if (b->blob == NULL) {
+        free(b);
+        return NULL;
+    }
+    b->refs = 1;
+    b->cap = size;
+    b->bytes = b->blob->bytes;
+    return b;
 }
 
 static void
@@ -65,11 +85,9 @@ image_new(size_t size, size_t count)
     if (i == NULL)
         return NULL;
     i->refs = 1;
-    i->buffer = secret_alloc(sizeof(*i->buffer) + size);
+    i->buffer = buffer_new(size);
     if (i->buffer == NULL)
         return NULL;
-    i->buffer->refs = 1;
-    i->buffer->cap = size;
     i->table =
         calloc(1, sizeof(*i->table) + count * sizeof(struct image_entry));
     if (i->table == NULL)
@@ -265,6 +283,40 @@ image_merge(struct image *old, const struct kcm_snapshot *s,
         return 0;
     }
     return merge(old, writer_data(&header), items, count, stays, out);
+}
+
+/* --- one copy for both -------------------------------------------------- */
+
+/* The credential's bytes are those of i's entry n, which are the same. */
+static void
+share_entry(const struct image *i, size_t n, struct canon_item *item,
+            struct kcm_snap_cred *cred)
+{
+    struct data d = image_entry_bytes(i, n);
+    if (cred->bytes->owner == i->buffer->blob)
+        return;
+    struct blob *slice = blob_slice(
+        i->buffer->blob, i->buffer->bytes + image_entries(i)[n].offset, d.len);
+    if (slice == NULL)
+        return;
+    item->cred.raw = d; /* what it pointed to goes */
+    blob_unref(cred->bytes);
+    cred->bytes = slice;
+}
+
+void
+image_share(const struct image *i, struct kcm_snapshot *s)
+{
+    size_t count = 0;
+    _cleanup_(freep) struct canon_item *items = canon_items(s, &count);
+    _cleanup_(freep) struct canon_ref *refs =
+        items != NULL ? canon_index(items, count) : NULL;
+    for (size_t n = 0; refs != NULL && n < i->count; n++) {
+        struct canon_item *found =
+            canon_find(refs, count, image_entry_bytes(i, n));
+        if (found != NULL)
+            share_entry(i, n, found, &s->creds[found->index]);
+    }
 }
 
 /* --- change ------------------------------------------------------------ */

@@ -57,6 +57,12 @@ int image_merge(struct image *old, const struct kcm_snapshot *s,
                 struct image **out);
 
 /*
+ * The credentials of s, which nobody else has yet, keep no bytes of their own
+ * where i shows the same.  Without memory some of them do.
+ */
+void image_share(const struct image *i, struct kcm_snapshot *s);
+
+/*
  * i with bytes behind it, count whole entries of the given lengths.  Callers
  * of one image take turns.
  */

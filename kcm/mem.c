@@ -80,13 +80,15 @@ secret_settle(void)
 #else
 #define SLAB_SIZE  ((size_t)64 * 1024)
 #define HEADER     ((size_t)64)
-#define NUM_CLASS  19
+#define NUM_CLASS  25
 #define LARGEST    16384
 #define LOCK_PIECE ((size_t)512 * 1024)
 
+/* Closest together where most tickets are. */
 static const uint16_t class_size[NUM_CLASS] = {
-    32,   48,   64,   96,   128,  192,  256,  384,   512,  768,
-    1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384};
+    32,   48,   64,   96,   128,  192,   256,  384,  512,
+    640,  768,  896,  1024, 1280, 1536,  1792, 2048, 2560,
+    3072, 3584, 4096, 6144, 8192, 12288, 16384};
 
 struct slab {
     struct slab *next, *prev; /* among the slabs with a free block */
@@ -334,8 +336,20 @@ blob_new(const void *bytes, size_t len)
         return NULL;
     b->refs = 1;
     b->len = len;
+    b->bytes = (uint8_t *)(b + 1);
+    b->owner = NULL;
     if (bytes != NULL && len > 0)
         memcpy(b->bytes, bytes, len);
+    return b;
+}
+
+struct blob *
+blob_slice(struct blob *owner, uint8_t *bytes, size_t len)
+{
+    struct blob *b = secret_alloc(sizeof(*b));
+    if (b != NULL)
+        *b = (struct blob){
+            .refs = 1, .len = len, .bytes = bytes, .owner = blob_ref(owner)};
     return b;
 }
 
@@ -349,6 +363,9 @@ blob_ref(struct blob *b)
 void
 blob_unref(struct blob *b)
 {
-    if (b != NULL && __atomic_fetch_sub(&b->refs, 1, __ATOMIC_ACQ_REL) == 1)
-        secret_free(b);
+    if (b == NULL || __atomic_fetch_sub(&b->refs, 1, __ATOMIC_ACQ_REL) != 1)
+        return;
+    struct blob *owner = b->owner;
+    secret_free(b);
+    blob_unref(owner);
 }

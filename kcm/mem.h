@@ -70,11 +70,14 @@ bool secret_unlocked(void);
 struct blob {
     int refs; /* atomic */
     size_t len;
-    uint8_t bytes[];
+    uint8_t *bytes;
+    struct blob *owner; /* of the bytes, referenced; NULL: they are behind */
 };
 
 /* A blob of len bytes with one reference, copied from bytes unless NULL. */
 struct blob *blob_new(const void *bytes, size_t len);
+/* One of len bytes of owner's, which stays as long. */
+struct blob *blob_slice(struct blob *owner, uint8_t *bytes, size_t len);
 struct blob *blob_ref(struct blob *b);
 void blob_unref(struct blob *b);
 DEFINE_CLEANUP(struct blob *, blob_unref)

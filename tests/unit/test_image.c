@@ -221,6 +221,38 @@ START_TEST(padded)
 }
 END_TEST
 
+/* What is superseded keeps its bytes; the others last as long as either. */
+START_TEST(shared)
+{
+    struct kcm_snapshot *s = snapshot("0161731"), *same = snapshot("0161731");
+    size_t before = secret_in_use();
+    struct image *i = render(s), *merged;
+    size_t both = secret_in_use();
+    ck_assert_uint_gt(both, before);
+    image_share(i, s);
+    ck_assert_uint_lt(secret_in_use(), both);
+    size_t slices = 0;
+    for (size_t n = 0; n < s->count; n++)
+        slices += s->creds[n].bytes->owner != NULL;
+    ck_assert_uint_eq(slices, i->count);
+
+    /* The next image has them in other bytes; the first goes. */
+    ck_assert_int_eq(image_merge(i, s, &merged), 0);
+    ck_assert(merged == i);
+    image_unref(merged);
+    struct image *next = render(s);
+    image_share(next, s);
+    image_unref(i);
+    image_share(next, s); /* is so already */
+    image_unref(next);
+    for (size_t n = 0; n < s->count; n++)
+        ck_assert(data_equal(blob_data(s->creds[n].bytes),
+                             blob_data(same->creds[n].bytes)));
+    kcm_snapshot_unref(same);
+    kcm_snapshot_unref(s);
+}
+END_TEST
+
 START_TEST(appended)
 {
     struct kcm_snapshot *s = snapshot("01");
@@ -376,6 +408,7 @@ main(void)
     tcase_add_loop_test(t, merged, 0, 8);
     tcase_add_test(t, merged_anew);
     tcase_add_test(t, padded);
+    tcase_add_test(t, shared);
     tcase_add_test(t, appended);
     tcase_add_test(t, patched);
     tcase_add_test(t, finds);
