@@ -40,7 +40,8 @@ def build(tools, bench=False):
          ["go", "build", "-o", os.path.join(out, "gocache"), "gocache.go"])]
     if bench:
         programs += [gcc("../bench/floor.c", "floor", "-I/usr/include/fuse3",
-                         "-lfuse3")]
+                         "-lfuse3"),
+                     gcc("../bench/wire.c", "wire")]
     for source, result, command in programs:
         source, result = (os.path.join(SOURCES, source),
                           os.path.join(out, result))
