@@ -282,7 +282,7 @@ memcheck: $(UNIT)  ## the unit tests under valgrind
 	done; exit $$status
 
 .PHONY: bench
-bench: all  ## the benchmark (as root): ARGS='--quick', ARGS='-h' for more
+bench: all  ## the benchmark (as root), ARGS='--quick' or '-h' for the others
 	KCMFS_BUILD=$(abspath $B) tests/bench/run $(ARGS)
 
 # A report is a failure of the test that caused it.

@@ -16,33 +16,33 @@ PYTHON = "/usr/bin/python3"
 GSS_SERVICE = "HTTP@localhost"
 
 
-def build(tools):
-    """Compiles into TOOLS/clients what is newer there than its result."""
+def build(tools, bench=False):
+    """Compiles into TOOLS/clients what is newer there than its result; with
+    bench also what tests/bench alone runs.  (bench.c is run by test_budget.)
+    """
     out = os.path.join(tools, "clients")
     os.makedirs(out, exist_ok=True)
     environment = dict(os.environ, GO111MODULE="off", LC_ALL="C",
                        GOPATH="/usr/share/gocode",
                        GOCACHE=os.path.join(out, "go-cache"))
-    for source, result, command in (
-            ("ccall.c", "ccall",
-             ["gcc", "-Wall", "-Wextra", "-Werror", "-O1", "-o",
-              os.path.join(out, "ccall"), "ccall.c", "-lkrb5"]),
-            ("hunt.c", "hunt",
-             ["gcc", "-Wall", "-Wextra", "-Werror", "-O2", "-o",
-              os.path.join(out, "hunt"), "hunt.c", "-lkrb5", "-pthread"]),
-            ("TicketCache.java", "TicketCache.class",
-             ["javac", "-d", out, "TicketCache.java"]),
-            ("../bench/bench.c", "bench",
-             ["gcc", "-Wall", "-Wextra", "-Werror", "-O2", "-o",
-              os.path.join(out, "bench"), "../bench/bench.c", "-lkrb5",
-              "-pthread"]),
-            ("../bench/floor.c", "floor",
-             ["gcc", "-Wall", "-Wextra", "-Werror", "-O2", "-I/usr/include/"
-              "fuse3", "-o", os.path.join(out, "floor"), "../bench/floor.c",
-              "-lfuse3", "-pthread"]),
-            ("gocache.go", "gocache",
-             ["go", "build", "-o", os.path.join(out, "gocache"),
-              "gocache.go"])):
+
+    def gcc(source, result, *options):
+        return (source, result,
+                ["gcc", "-Wall", "-Wextra", "-Werror", "-O2", "-pthread",
+                 "-o", os.path.join(out, result), source, *options])
+    programs = [
+        gcc("ccall.c", "ccall", "-lkrb5"),
+        gcc("hunt.c", "hunt", "-lkrb5"),
+        gcc("../bench/bench.c", "bench", "-lkrb5"),
+        ("TicketCache.java", "TicketCache.class",
+         ["javac", "-d", out, "TicketCache.java"]),
+        ("gocache.go", "gocache",
+         ["go", "build", "-o", os.path.join(out, "gocache"), "gocache.go"])]
+    if bench:
+        programs += [gcc("../bench/floor.c", "floor", "-I/usr/include/fuse3",
+                         "-lfuse3"),
+                     gcc("../bench/wire.c", "wire")]
+    for source, result, command in programs:
         source, result = (os.path.join(SOURCES, source),
                           os.path.join(out, result))
         if os.path.exists(result) and \

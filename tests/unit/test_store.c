@@ -4,7 +4,6 @@
 #include <check.h>
 #include <errno.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "../../kcm/store.h"
 #include "samples.h"
@@ -411,50 +410,6 @@ START_TEST(users_apart)
 }
 END_TEST
 
-static double
-seconds(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
-
-/* 20,000 lookups among 20,000 take about what they take among 20. */
-START_TEST(many_credentials)
-{
-    enum {
-        MANY = 20000
-    };
-    struct store *large = store_new(0x10000, (size_t)1 << 30);
-    struct store_user *mine = user;
-    user = store_user_lock(large, U);
-    struct store_cache *c = fresh("1001");
-    char server[32];
-    struct writer w = {0};
-    for (int i = 0; i < MANY; i++) {
-        snprintf(server, sizeof(server), "host/h%d@EX.ORG", i);
-        ck_assert_int_eq(add(c, &(struct sample){.server = server}), 0);
-    }
-    double start = seconds();
-    for (int i = 0; i < MANY; i++) {
-        snprintf(server, sizeof(server), "host/h%d@EX.ORG", i);
-        struct match m = tag(&w, 0, CS, &(struct sample){.server = server});
-        ck_assert_ptr_nonnull(store_cred_match(c, &m));
-    }
-    ck_assert(seconds() - start < 2); /* a walk would take minutes */
-    for (int i = 0; i < MANY; i += 2) {
-        snprintf(server, sizeof(server), "host/h%d@EX.ORG", i);
-        struct match m = tag(&w, 0, CS, &(struct sample){.server = server});
-        ck_assert_uint_eq(store_remove(user, c, &m), 1);
-    }
-    ck_assert_uint_eq(c->creds.count, MANY / 2);
-    writer_free(&w);
-    store_user_unlock(user);
-    store_free(large);
-    user = mine;
-}
-END_TEST
-
 int
 main(void)
 {
@@ -475,7 +430,6 @@ main(void)
     tcase_add_test(t, byte_quota);
     tcase_add_test(t, replaces);
     tcase_add_test(t, users_apart);
-    tcase_add_test(t, many_credentials);
     suite_add_tcase(s, t);
     SRunner *runner = srunner_create(s);
     srunner_run_all(runner, CK_ENV);
