@@ -270,7 +270,7 @@ take_kept(struct kcm_server *server, int fd)
     if (result == 0)
         log_info("took over the caches of the process before");
     else
-        log_error("cannot take over the caches of the process before: %s",
+        log_error("cannot take over all caches of the process before: %s",
                   strerror(-result));
     notify_systemd("FDSTOREREMOVE=1\nFDNAME=" KEPT_NAME);
 }
