@@ -118,7 +118,34 @@ do_list(const struct kcm_snapshot *old)
     int r = kcm_list(kcm, &caller, NULL, &l);
     disarm();
     ck_assert((r == 0) == (l != NULL));
+    if (r == 0) {
+        ck_assert_uint_eq(l->count, 2); /* newest first */
+        ck_assert_str_eq(l->caches[0].name, name_b);
+        ck_assert_str_eq(l->caches[1].name, name_a);
+    }
     kcm_listing_free(l);
+    return r;
+}
+
+static int
+do_get_principals(const struct kcm_snapshot *old)
+{
+    static char large[100000], name_c[32]; /* takes a mapping of its own */
+    const char *const names[3] = {name_a, name_b, name_c};
+    struct blob *out[3];
+    (void)old;
+    memset(large, 'x', sizeof(large) - 1);
+    memcpy(large + sizeof(large) - 5, "@E.F", 5);
+    snprintf(name_c, sizeof(name_c), "%u:c", geteuid());
+    initialize(name_c, large, 0);
+    begin();
+    int r = kcm_get_principals(kcm, &caller, names, 3, out);
+    disarm();
+    for (int i = 0; i < 3; i++) {
+        ck_assert(r != 0 || out[i] != NULL);
+        blob_unref(out[i]);
+    }
+    ck_assert_int_eq(model(KCM_OP_DESTROY, name_c, NULL, NULL), 0);
     return r;
 }
 
@@ -144,9 +171,8 @@ do_set_default(const struct kcm_snapshot *old)
 }
 
 static const struct change readings[] = {
-    {do_fetch, false},
-    {do_list, false},
-    {do_get_default, false},
+    {do_fetch, false},          {do_list, false},
+    {do_get_principals, false}, {do_get_default, false},
     {do_set_default, false},
 };
 #define READINGS ((int)(sizeof(readings) / sizeof(readings[0])))

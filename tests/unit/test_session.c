@@ -205,6 +205,21 @@ START_TEST(empty_collection)
 }
 END_TEST
 
+/* A name that cannot be read is no cache that is gone. */
+START_TEST(listed_without_a_name)
+{
+    struct kcm_listing *l;
+    static const uint8_t no_nul[] = {'x'};
+    peer_rule_set(&peer, 0,
+                  (struct rule){.opcode = KCM_OP_GET_CACHE_BY_UUID,
+                                .manner = BODY,
+                                .nth = (unsigned)_i / 2 + 1,
+                                .body = {no_nul, (size_t)_i % 2}});
+    ck_assert_int_eq(kcm_list_all(kcm, &caller, NULL, &l), -EIO);
+    ck_assert_ptr_null(l);
+}
+END_TEST
+
 /* --- statuses ------------------------------------------------------------ */
 
 static const struct {
@@ -487,6 +502,7 @@ main(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, lists_names);
     tcase_add_test(t, gets_principals);
+    tcase_add_loop_test(t, listed_without_a_name, 0, 4);
     tcase_add_loop_test(t, hides_names, 0, 3);
     tcase_add_loop_test(t, empty_collection, 0, 2);
     tcase_add_loop_test(t, status, 0, STATUSES);
