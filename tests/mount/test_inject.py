@@ -214,8 +214,9 @@ def kcmd_in_turn(t):
     d.start()
     u = t.user()
     p = ccfile.Writer().principal(ccfile.princ(u.principal)).out
+    # So many that no buffer for a reply of them is kept.
     creds = [ccfile.ticket(u.principal, "h%d@EXAMPLE.COM" % i, 1000 + i,
-                           size=20000) for i in range(4)]
+                           size=20000) for i in range(16)]
     name = made_cache(t, u, creds, offset=0)
     want = [c.bytes() for c in creds]
     replacement = struct.pack(">i", 0) + p + struct.pack(">I", 2) + b"".join(
@@ -242,7 +243,10 @@ def kcmd_in_turn(t):
                 ok = False
                 try:
                     with Client(t.kcm_socket, u.uid) as w:
-                        ok = not w.call(opcode, arguments).code
+                        answer = w.call(opcode, arguments)
+                        ok = not answer.code
+                    if ok and what == "list":
+                        eq(answer.blobs(), want, "listed")
                 except (OSError, EOFError):
                     pass
                 reached = injector.disarm()

@@ -261,6 +261,45 @@ START_TEST(in_turn)
 }
 END_TEST
 
+/* Of a reply that there is no memory for nothing is left behind those before.
+ */
+START_TEST(reply_in_part)
+{
+    struct writer request = {0}, replies = {0};
+    char *large = calloc(1, 300000);
+    unsigned failures = 0;
+    memset(large, 'x', 299999);
+    start(MIT);
+    initialize(name_a, "alice@EX.ORG", 0);
+    store(name_a, 1, large);
+    write_u16(&request, 0x0200);
+    write_u16(&request, KCM_OP_GET_CRED_LIST);
+    write_string(&request, name_a);
+    for (enum failing what = MEMORY; what <= LARGE; what++) {
+        int r = -ENOMEM;
+        for (unsigned nth = 1; r != 0; nth++) {
+            writer_free(&replies);
+            write_string(&replies, "before");
+            set_plan(what, nth);
+            arm();
+            r = kcm_server_handle(peer.server, geteuid(), getegid(),
+                                  writer_data(&request), &replies);
+            disarm();
+            ck_assert_int_eq(r, plan.reached ? -ENOMEM : 0);
+            ck_assert_str_eq((const char *)replies.p, "before");
+            ck_assert(r == 0 || replies.len == sizeof("before"));
+            failures += plan.reached;
+        }
+        ck_assert_uint_gt(replies.len, 300000);
+    }
+    ck_assert_uint_gt(failures, 0);
+    writer_free(&replies);
+    writer_free(&request);
+    free(large);
+    finish();
+}
+END_TEST
+
 /* A thread that has not waited yet, and cannot: it says why, and can later. */
 static void *
 wake_in_turn(void *arg)
@@ -309,6 +348,7 @@ main(void)
     TCase *t = tcase_create("failing");
     tcase_set_timeout(t, 300);
     tcase_add_loop_test(t, in_turn, 0, ALL * KINDS);
+    tcase_add_test(t, reply_in_part);
     tcase_add_test(t, wake_of_a_new_thread);
     suite_add_tcase(s, t);
     SRunner *runner = srunner_create(s);
