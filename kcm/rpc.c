@@ -150,11 +150,12 @@ send_some(struct conn *c)
     return 0;
 }
 
-/* Receive what is there behind w: bytes received, 0 at the end, -errno. */
+/* Receive what is there behind w, with room for so much at least: bytes
+ * received, 0 at the end, -errno. */
 static ssize_t
-receive_some(struct conn *c, struct writer *w)
+receive_some(struct conn *c, struct writer *w, size_t room)
 {
-    if (!writer_reserve(w, 4096))
+    if (!writer_reserve(w, room))
         return -ENOMEM;
     ssize_t n;
     do
@@ -213,10 +214,11 @@ is_stale(const struct conn *c)
                        errno != EAGAIN);
 }
 
+/* Replies up to *parsed have been counted. */
 static int
-exchange_chunk(struct conn *c, struct batch *b, const struct caller *caller)
+exchange_chunk(struct conn *c, struct batch *b, size_t *parsed,
+               const struct caller *caller)
 {
-    size_t parsed = b->in.len;
     c->unsent = next_chunk(b, &c->awaited);
     c->requests += c->awaited;
     while (c->awaited > 0) {
@@ -227,14 +229,14 @@ exchange_chunk(struct conn *c, struct batch *b, const struct caller *caller)
                     caller);
         if (r < 0)
             return r;
-        ssize_t n = receive_some(c, &b->in);
+        ssize_t n = receive_some(c, &b->in, 4096);
         if (n == -EAGAIN)
             continue;
         if (n == 0)
             n = -EPIPE;
         if (n < 0)
-            return n == -EPIPE && b->in.len > parsed ? -EIO : (int)n;
-        r = take_replies(c, b, &parsed);
+            return n == -EPIPE && b->in.len > *parsed ? -EIO : (int)n;
+        r = take_replies(c, b, parsed);
         if (r == 0 && b->in.len > REPLIES_MAX)
             r = -EIO;
         if (r < 0)
@@ -242,6 +244,26 @@ exchange_chunk(struct conn *c, struct batch *b, const struct caller *caller)
     }
     c->used = true;
     return 0;
+}
+
+/* What the drain needs of a batch, which may be gone by then. */
+static void
+leave_rest(struct conn *c, const struct batch *b, size_t parsed)
+{
+    struct data d = {NULL, 0};
+    size_t len;
+    write_data(&c->rest, c->unsent);
+    c->unsent = writer_data(&c->rest);
+    if (b->in.len > parsed)
+        d = (struct data){b->in.p + parsed, b->in.len - parsed};
+    (void)reply_length(d, &len);
+    if (c->awaited > 0 && len > 0) {
+        c->skip = len - d.len;
+        c->awaited--;
+    } else { /* part of a header, or no reply */
+        write_bytes(&c->piece, d.p,
+                    d.len < REPLY_HEADER ? d.len : REPLY_HEADER);
+    }
 }
 
 int
@@ -252,22 +274,11 @@ conn_exchange(struct conn *c, struct batch *b, const struct caller *caller)
         return -ENOMEM;
     if (is_stale(c))
         return -EPIPE;
+    size_t parsed = b->in.len;
     while (b->answered < b->count) {
-        int r = exchange_chunk(c, b, caller);
+        int r = exchange_chunk(c, b, &parsed, caller);
         if (r < 0) {
-            /* What was not sent belongs to the batch: keep a copy for the
-             * drain, which outlives it. */
-            write_data(&c->rest, c->unsent);
-            c->unsent = writer_data(&c->rest);
-            if (b->in.len > 0 && b->answered > 0) {
-                uint32_t last = b->at[2 * (b->answered - 1) + 1];
-                struct data d = {b->in.p + last, b->in.len - last};
-                size_t len = 0;
-                (void)reply_length(d, &len);
-                write_bytes(&c->partial, d.p + len, d.len - len);
-            } else {
-                write_data(&c->partial, writer_data(&b->in));
-            }
+            leave_rest(c, b, parsed);
             return r;
         }
     }
@@ -281,27 +292,39 @@ conn_free(struct conn *c)
         return;
     close(c->fd);
     writer_free(&c->rest);
-    writer_free(&c->partial);
+    writer_free(&c->piece);
     free(c);
 }
 
-/* Take whole replies out of c->partial: true when that was the last, or
- * what is there is no reply. */
-static bool
-drain_replies(struct conn *c)
+/* Replies to nobody can be long and many: they are dropped by the piece. */
+#define DRAIN_PIECE ((size_t)16 * 1024)
+
+static void
+drop(struct conn *c, size_t n)
 {
-    while (c->awaited > 0) {
-        size_t len;
-        int r = reply_length(writer_data(&c->partial), &len);
-        if (r < 0)
-            return true;
-        if (len == 0 || len > c->partial.len)
+    if (n == 0)
+        return;
+    memmove(c->piece.p, c->piece.p + n, c->piece.len - n);
+    c->piece.len -= n;
+    c->skip -= n;
+}
+
+/* Drop what came but for part of a header: true when that was the last of
+ * the last reply, or what is there is no reply. */
+static bool
+drop_replies(struct conn *c)
+{
+    for (;;) {
+        drop(c, c->skip < c->piece.len ? c->skip : c->piece.len);
+        if (c->skip > 0)
             return false;
-        memmove(c->partial.p, c->partial.p + len, c->partial.len - len);
-        c->partial.len -= len;
+        if (c->awaited == 0 ||
+            reply_length(writer_data(&c->piece), &c->skip) < 0)
+            return true;
+        if (c->skip == 0)
+            return false;
         c->awaited--;
     }
-    return true;
 }
 
 /* One step of draining: true when nothing is left to send or to read. */
@@ -310,8 +333,8 @@ drain_step(struct conn *c)
 {
     if (send_some(c) == -EPIPE)
         return true;
-    while (!drain_replies(c)) {
-        ssize_t n = receive_some(c, &c->partial);
+    while (!drop_replies(c)) {
+        ssize_t n = receive_some(c, &c->piece, DRAIN_PIECE);
         if (n == -EAGAIN)
             return false;
         if (n <= 0)
@@ -350,7 +373,7 @@ conn_abandon(struct conn *c)
 {
     pthread_t thread;
     pthread_attr_t attr;
-    if (c->awaited == 0) {
+    if (c->awaited == 0 && c->skip == 0) {
         conn_free(c);
         return;
     }

@@ -62,8 +62,10 @@ struct conn {
     int64_t idle_since;
     struct data unsent; /* of the chunk under way */
     unsigned awaited;   /* replies of it to come */
-    struct writer rest; /* the unsent bytes of an abandoned conversation */
-    struct writer partial;
+    /* Of an abandoned conversation: */
+    struct writer rest;  /* the unsent bytes */
+    size_t skip;         /* bytes to come of the reply under way */
+    struct writer piece; /* of what is dropped */
 };
 
 void conn_free(struct conn *c);
