@@ -22,6 +22,9 @@
 #define REPLY_MAX (64u * 1024 * 1024)
 /* And so are all replies to one batch, if they take more. */
 #define REPLIES_MAX ((size_t)256 * 1024 * 1024)
+/* To receive into: while no length is known, and at most at once. */
+#define ROOM_MIN ((size_t)4096)
+#define ROOM_MAX ((size_t)1024 * 1024)
 
 void
 batch_free(struct batch *b)
@@ -150,6 +153,15 @@ send_some(struct conn *c)
     return 0;
 }
 
+/* What is in w from there on. */
+static struct data
+behind(const struct writer *w, size_t at)
+{
+    if (at == w->len)
+        return (struct data){NULL, 0};
+    return (struct data){w->p + at, w->len - at};
+}
+
 /* Receive what is there behind w, with room for so much at least: bytes
  * received, 0 at the end, -errno. */
 static ssize_t
@@ -185,16 +197,30 @@ reply_length(struct data d, size_t *len_out)
     return 0;
 }
 
+/* Room for the rest of the reply under way, if its length is known: each step
+ * of a growing buffer would cost a poll() and a recv().  A peer that announces
+ * much must send it before it is given more. */
+static size_t
+room_for(struct data d)
+{
+    size_t len;
+    (void)reply_length(d, &len);
+    if (len == 0)
+        return ROOM_MIN;
+    return len - d.len < ROOM_MAX ? len - d.len : ROOM_MAX;
+}
+
 /* Count the replies that b->in holds whole behind *parsed. */
 static int
 take_replies(struct conn *c, struct batch *b, size_t *parsed)
 {
     while (c->awaited > 0) {
-        size_t left = b->in.len - *parsed, len;
-        int r = reply_length((struct data){b->in.p + *parsed, left}, &len);
+        struct data d = behind(&b->in, *parsed);
+        size_t len;
+        int r = reply_length(d, &len);
         if (r < 0)
             return r;
-        if (len == 0 || len > left)
+        if (len == 0 || len > d.len)
             return 0;
         b->at[2 * b->answered + 1] = (uint32_t)*parsed;
         *parsed += len;
@@ -229,7 +255,7 @@ exchange_chunk(struct conn *c, struct batch *b, size_t *parsed,
                     caller);
         if (r < 0)
             return r;
-        ssize_t n = receive_some(c, &b->in, 4096);
+        ssize_t n = receive_some(c, &b->in, room_for(behind(&b->in, *parsed)));
         if (n == -EAGAIN)
             continue;
         if (n == 0)
@@ -250,12 +276,10 @@ exchange_chunk(struct conn *c, struct batch *b, size_t *parsed,
 static void
 leave_rest(struct conn *c, const struct batch *b, size_t parsed)
 {
-    struct data d = {NULL, 0};
+    struct data d = behind(&b->in, parsed);
     size_t len;
     write_data(&c->rest, c->unsent);
     c->unsent = writer_data(&c->rest);
-    if (b->in.len > parsed)
-        d = (struct data){b->in.p + parsed, b->in.len - parsed};
     (void)reply_length(d, &len);
     if (c->awaited > 0 && len > 0) {
         c->skip = len - d.len;

@@ -60,6 +60,16 @@ START_TEST(golden_requests)
 }
 END_TEST
 
+/* The client's, counted: the peer's are in other threads. */
+static _Thread_local unsigned receives;
+
+ssize_t
+recv(int fd, void *p, size_t len, int flags)
+{
+    receives++;
+    return recvfrom(fd, p, len, flags, NULL, NULL);
+}
+
 /* Have n NOOPs answered by these bytes and the end, before they are sent. */
 static int
 answer_by(struct data bytes, unsigned n, bool end)
@@ -140,6 +150,32 @@ START_TEST(truncated)
         ck_assert_uint_eq(batch.answered, n < 14 ? 0 : n < w.len ? 1 : 2);
         batch_free(&batch);
     }
+    writer_free(&w);
+}
+END_TEST
+
+/* Once its length is known there is room for the whole of it. */
+START_TEST(received_at_once)
+{
+    struct writer w = {0};
+    write_u32(&w, 100000);
+    for (int i = 0; i < 100004; i++)
+        write_u8(&w, 0);
+    ck_assert_int_eq(answer_by(writer_data(&w), 1, false), 0);
+    ck_assert_uint_eq(batch_reply(&batch, 0).body.len, 100000 - 4);
+    ck_assert_uint_eq(receives, 2);
+    writer_free(&w);
+}
+END_TEST
+
+/* But a length alone takes no memory. */
+START_TEST(announced)
+{
+    struct writer w = {0};
+    caller.deadline = now_ms() + 50;
+    sample_hex(&w, "04000000 00000000 00000000");
+    ck_assert_int_eq(answer_by(writer_data(&w), 1, false), -ETIMEDOUT);
+    ck_assert_uint_lt(batch.in.cap, 2 << 20);
     writer_free(&w);
 }
 END_TEST
@@ -470,6 +506,8 @@ main(void)
     tcase_add_test(t, golden_requests);
     tcase_add_loop_test(t, replies, 0, FORMS);
     tcase_add_test(t, truncated);
+    tcase_add_test(t, received_at_once);
+    tcase_add_test(t, announced);
     tcase_add_test(t, rewound);
     tcase_add_test(t, goes_on_elsewhere);
     tcase_add_loop_test(t, pipelined, 0, 5);
