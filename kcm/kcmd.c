@@ -280,10 +280,12 @@ static void
 leave_kept(struct kcm_server *server, int fd)
 {
     int result = fd < 0 ? fd : kcm_server_save(server, fd);
-    if (result == 0 && notify_systemd_fd("FDSTORE=1\nFDNAME=" KEPT_NAME, fd))
-        log_info("left the caches with systemd");
-    else if (result != 0)
+    if (result != 0)
         log_error("cannot keep the caches: %s", strerror(-result));
+    else if (notify_systemd_fd("FDSTORE=1\nFDNAME=" KEPT_NAME, fd))
+        log_info("left the caches with systemd");
+    else
+        log_error("cannot leave the caches with systemd: they end here");
     if (fd >= 0)
         close(fd);
 }
