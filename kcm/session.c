@@ -281,12 +281,19 @@ kcm_reply_default(const struct batch *b, unsigned n, uid_t uid)
     return name;
 }
 
+/* Lists keep their order: the one behind that found last is looked at first.
+ */
 static const char *
-find_known(const struct kcm_listing *known, const uint8_t *uuid)
+find_known(const struct kcm_listing *known, size_t *next, const uint8_t *uuid)
 {
-    for (size_t i = 0; known != NULL && i < known->count; i++)
-        if (memcmp(known->caches[i].uuid, uuid, KCM_UUID_LEN) == 0)
-            return known->caches[i].name;
+    size_t count = known != NULL ? known->count : 0;
+    for (size_t n = 0; n < count; n++) {
+        const struct kcm_cache *cache = &known->caches[(*next + n) % count];
+        if (memcmp(cache->uuid, uuid, KCM_UUID_LEN) == 0) {
+            *next += n + 1;
+            return cache->name;
+        }
+    }
     return NULL;
 }
 
@@ -296,8 +303,9 @@ complete_names(struct kcm *kcm, const struct caller *caller,
                const struct kcm_listing *known, struct kcm_listing *l)
 {
     _cleanup_(batch_free) struct batch b = {0};
+    size_t next = 0;
     for (size_t i = 0; i < l->count; i++) {
-        const char *name = find_known(known, l->caches[i].uuid);
+        const char *name = find_known(known, &next, l->caches[i].uuid);
         if (name != NULL) {
             l->caches[i].name = strdup(name);
             if (l->caches[i].name == NULL)
