@@ -44,19 +44,31 @@ batch_finish(struct batch *b)
     }
 }
 
+static bool
+make_room(struct batch *b, unsigned room)
+{
+    uint32_t *at = reallocarray(b->at, room, 2 * sizeof(*at));
+    if (at == NULL)
+        return false;
+    b->at = at;
+    b->room = room;
+    return true;
+}
+
+bool
+batch_reserve(struct batch *b, unsigned count, size_t out, size_t in)
+{
+    return (count <= b->room || make_room(b, count)) &&
+           writer_reserve(&b->out, out) && writer_reserve(&b->in, in);
+}
+
 void
 batch_add(struct batch *b, enum kcm_opcode op)
 {
     batch_finish(b);
-    if (b->count == b->room) {
-        unsigned room = b->room > 0 ? b->room * 2 : 8;
-        uint32_t *at = reallocarray(b->at, room, 2 * sizeof(*at));
-        if (at == NULL) {
-            b->out.failed = true;
-            return;
-        }
-        b->at = at;
-        b->room = room;
+    if (b->count == b->room && !make_room(b, b->room > 0 ? b->room * 2 : 8)) {
+        b->out.failed = true;
+        return;
     }
     b->at[2 * b->count] = (uint32_t)b->out.len;
     b->count++;

@@ -261,6 +261,51 @@ START_TEST(in_turn)
 }
 END_TEST
 
+/* What somebody else stored since the cache was read is not lost for want of
+ * memory, where an edit is a refill.  The peer has it no more when it is asked
+ * for, as sssd would; that is what the rule is for. */
+START_TEST(late_is_kept)
+{
+    struct writer late = {0}, now = {0};
+    unsigned failures = 0;
+    sample_cred(&late, &(struct sample){.starttime = 7, .flags = 7});
+    start(SSSD);
+    for (int what = 0; what < FAILINGS; what++) {
+        bool reached = true;
+        for (unsigned nth = 1; reached; nth++) {
+            refresh(SSSD);
+            struct kcm_snapshot *old = fetch(name_a);
+            store(name_a, 7, NULL);
+            struct rule rule = {.opcode = KCM_OP_GET_CRED_BY_UUID,
+                                .manner = BODY,
+                                .always = true,
+                                .body = writer_data(&late)};
+            peer_rule_set(&peer, 0, rule);
+            kcm_start(kcm, &caller);
+            set_plan((enum failing)what, nth);
+            about_to_change = arm;
+            int r = do_remove(old);
+            disarm();
+            reached = plan.reached;
+            about_to_change = NULL;
+            failures += reached;
+            ck_assert(r == 0 || reached);
+            kcm_snapshot_unref(old);
+            be(SSSD);
+            kcm_snapshot_unref(fetch(name_a));
+            dump(&now);
+            ck_assert_msg(memmem(now.p, now.len, late.p, late.len) != NULL,
+                          "%d at %u: lost (%d)", what, nth, r);
+            check_tidy();
+        }
+    }
+    ck_assert_uint_gt(failures, 1);
+    writer_free(&late);
+    writer_free(&now);
+    finish();
+}
+END_TEST
+
 /* Of a reply that there is no memory for nothing is left behind those before.
  */
 START_TEST(reply_in_part)
@@ -348,6 +393,7 @@ main(void)
     TCase *t = tcase_create("failing");
     tcase_set_timeout(t, 300);
     tcase_add_loop_test(t, in_turn, 0, ALL * KINDS);
+    tcase_add_test(t, late_is_kept);
     tcase_add_test(t, reply_in_part);
     tcase_add_test(t, wake_of_a_new_thread);
     suite_add_tcase(s, t);
