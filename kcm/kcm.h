@@ -90,7 +90,8 @@ int kcm_find_uuid(struct kcm *kcm, const struct caller *caller,
 
 /*
  * The principals of count caches in one exchange: out[i] is a new blob, or
- * NULL for a cache that is gone or has none yet.
+ * NULL for a cache that is gone or has none yet.  After an error, too, what is
+ * in out is the caller's.
  */
 int kcm_get_principals(struct kcm *kcm, const struct caller *caller,
                        const char *const *names, size_t count,

@@ -270,7 +270,7 @@ take_kept(struct kcm_server *server, int fd)
     if (result == 0)
         log_info("took over the caches of the process before");
     else
-        log_error("cannot take over the caches of the process before: %s",
+        log_error("cannot take over all caches of the process before: %s",
                   strerror(-result));
     notify_systemd("FDSTOREREMOVE=1\nFDNAME=" KEPT_NAME);
 }
@@ -280,10 +280,12 @@ static void
 leave_kept(struct kcm_server *server, int fd)
 {
     int result = fd < 0 ? fd : kcm_server_save(server, fd);
-    if (result == 0 && notify_systemd_fd("FDSTORE=1\nFDNAME=" KEPT_NAME, fd))
-        log_info("left the caches with systemd");
-    else if (result != 0)
+    if (result != 0)
         log_error("cannot keep the caches: %s", strerror(-result));
+    else if (notify_systemd_fd("FDSTORE=1\nFDNAME=" KEPT_NAME, fd))
+        log_info("left the caches with systemd");
+    else
+        log_error("cannot leave the caches with systemd: they end here");
     if (fd >= 0)
         close(fd);
 }

@@ -1,6 +1,6 @@
 /*
  * Writing and reading the memory file.  What is read is parsed like what a
- * client sends, within the same limits.
+ * client sends.
  */
 #include "keep.h"
 
@@ -16,8 +16,6 @@
 #define MAGIC   0x6b636d64u /* "kcmd" */
 #define VERSION 1u
 #define SEALS   (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
-/* No user's part can be longer: the quota, and lengths. */
-#define PART_MAX ((size_t)1 << 30)
 
 int
 keep_new(void)
@@ -112,6 +110,13 @@ keep_save(struct store *store, int fd)
 
 /* --- reading ------------------------------------------------------------- */
 
+static void
+first_error(int *result, int error)
+{
+    if (*result == 0)
+        *result = error;
+}
+
 /* A name with its NUL, and no other; empty and r->bad where it is none. */
 static struct data
 read_name(struct reader *r)
@@ -179,10 +184,10 @@ take_user(struct store *store, struct data part)
         return -ENOMEM;
     int result = 0;
     user->next_id = next_id;
-    while (result == 0 && reader_left(&r) > 0)
-        result = take_cache(user, &r);
-    if (result == 0 && name.len > 0)
-        result = store_set_default(user, name);
+    while (reader_left(&r) > 0)
+        first_error(&result, take_cache(user, &r));
+    if (name.len > 0)
+        first_error(&result, store_set_default(user, name));
     store_user_unlock(user);
     return result;
 }
@@ -206,6 +211,13 @@ read_exactly(int fd, struct writer *w, size_t len)
 }
 
 static int
+take_part(struct store *store, int fd, struct writer *w, size_t len)
+{
+    int result = read_exactly(fd, w, len);
+    return result == 0 ? take_user(store, writer_data(w)) : result;
+}
+
+static int
 load(struct store *store, int fd)
 {
     _cleanup_(writer_free) struct writer w = {0};
@@ -219,25 +231,28 @@ load(struct store *store, int fd)
     if (result == 0 && (read_u32(&r) != MAGIC || read_u32(&r) != VERSION))
         result = -EIO;
     off_t left = st.st_size - 8;
+    int wrong = 0; /* with some user */
     while (result == 0 && left > 0) {
         result = read_exactly(fd, &w, 4);
         reader_init(&r, w.p, w.len);
         uint32_t len = read_u32(&r);
         left -= 4 + (off_t)len;
-        if (result == 0 && (len > PART_MAX || left < 0))
+        if (result == 0 && left < 0)
             result = -EIO;
         if (result == 0)
-            result = read_exactly(fd, &w, len);
-        if (result == 0)
-            result = take_user(store, writer_data(&w));
+            first_error(&wrong, take_part(store, fd, &w, len));
+        if (result == 0 && lseek(fd, st.st_size - left, SEEK_SET) < 0)
+            result = -errno;
     }
-    return result;
+    return result != 0 ? result : wrong;
 }
 
 int
 keep_load(struct store *store, int fd)
 {
+    store_set_lax(store, true);
     int result = load(store, fd);
+    store_set_lax(store, false);
     close(fd);
     return result;
 }

@@ -19,8 +19,10 @@ int keep_new(void);
 /* Write all caches to fd and seal it: 0 or -errno. */
 int keep_save(struct store *store, int fd);
 /*
- * Take over the caches of such a file; closes fd.  -EIO if it is none, or
- * was not sealed; what was taken over until then stays.
+ * Take over the caches of such a file, also those above a quota: they are
+ * there, and nobody else has them.  Closes fd.  -EIO if it is none, or was
+ * not sealed.  What is wrong with one cache or one user takes no other with
+ * it: the first such error is the result.
  */
 int keep_load(struct store *store, int fd);
 

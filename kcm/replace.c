@@ -89,19 +89,41 @@ replace_by_move(struct kcm *kcm, const struct caller *caller, const char *name,
 
 /* --- refilling --------------------------------------------------------- */
 
-/* Credentials that were stored since old was read. */
+/* So many that came late can be had when there is no memory any more. */
+#define LATE_RESERVED 64u
+#define LATE_BYTES    ((size_t)64 * 1024)
+
+/* Credentials that were stored since old was read, which before is made of. */
 struct late {
     const struct kcm_snapshot *old;
-    struct blob **creds;
+    const struct kcm_content *before;
+    struct batch asked;
+    struct data *all; /* those of before, then these */
     size_t count;
+    bool begun; /* the cache may be empty */
 };
 
 static void
 late_free(struct late *l)
 {
-    for (size_t i = 0; i < l->count; i++)
-        blob_unref(l->creds[i]);
-    free(l->creds);
+    batch_free(&l->asked);
+    free(l->all);
+}
+
+/* Also for what lists them. */
+static bool
+late_reserve(struct late *l, const char *name, struct batch *list)
+{
+    size_t uuids = (l->old->count + LATE_RESERVED) * KCM_UUID_LEN;
+    size_t request = 4 + 4 + strlen(name) + 1 + KCM_UUID_LEN;
+    l->all = calloc(l->before->count + LATE_RESERVED, sizeof(*l->all));
+    if (l->all == NULL)
+        return false;
+    for (size_t i = 0; i < l->before->count; i++)
+        l->all[i] = l->before->creds[i];
+    return batch_reserve(list, list->count, 0, uuids + LATE_BYTES) &&
+           batch_reserve(&l->asked, LATE_RESERVED, LATE_RESERVED * request,
+                         LATE_BYTES);
 }
 
 static bool
@@ -118,30 +140,32 @@ static int
 fetch_late(struct conn *conn, const struct caller *caller, const char *name,
            struct data uuids, struct late *late)
 {
-    _cleanup_(batch_free) struct batch b = {0};
+    struct batch *b = &late->asked;
     for (size_t at = 0; at + KCM_UUID_LEN <= uuids.len; at += KCM_UUID_LEN) {
         if (knows(late->old, uuids.p + at))
             continue;
-        batch_add_named(&b, KCM_OP_GET_CRED_BY_UUID, name);
-        write_bytes(&b.out, uuids.p + at, KCM_UUID_LEN);
+        batch_add_named(b, KCM_OP_GET_CRED_BY_UUID, name);
+        write_bytes(&b->out, uuids.p + at, KCM_UUID_LEN);
     }
-    if (b.count == 0)
+    if (b->count == 0)
         return 0;
-    late->creds = calloc(b.count, sizeof(*late->creds));
-    int r = late->creds != NULL ? conn_exchange(conn, &b, caller) : -ENOMEM;
-    for (unsigned i = 0; r == 0 && i < b.count; i++) {
+    if (b->count > LATE_RESERVED) {
+        struct data *more = reallocarray(
+            late->all, late->before->count + b->count, sizeof(*more));
+        if (more == NULL)
+            return -ENOMEM;
+        late->all = more;
+    }
+    int r = conn_exchange(conn, b, caller);
+    for (unsigned i = 0; r == 0 && i < b->count; i++) {
         struct cred c;
-        if (kcm_reply_status(&b, i) != 0 ||
-            !cred_parse(batch_reply(&b, i).body, &c)) {
+        if (kcm_reply_status(b, i) == 0 &&
+            cred_parse(batch_reply(b, i).body, &c))
+            late->all[late->before->count + late->count++] = c.raw;
+        else
             log_warn("a credential that was stored into cache %s while it "
                      "was changed is lost",
                      name);
-            continue;
-        }
-        struct blob *blob = blob_new(c.raw.p, c.raw.len);
-        if (blob == NULL)
-            return -ENOMEM;
-        late->creds[late->count++] = blob;
     }
     return r;
 }
@@ -155,13 +179,17 @@ initialize_late(struct kcm *kcm, const struct caller *caller, const char *name,
     batch_add_named(&b, KCM_OP_GET_CRED_UUID_LIST, name);
     batch_add_named(&b, KCM_OP_INITIALIZE, name);
     write_data(&b.out, content->principal);
+    if (!late_reserve(late, name, &b))
+        return -ENOMEM;
     int r = -EPIPE;
     for (int tries = 0; tries < 2 && r == -EPIPE && b.answered == 0; tries++) {
         struct conn *conn;
         r = pool_get(kcm->pool, caller, &conn);
         if (r < 0)
             return r;
+        unsigned sent = conn->requests;
         r = conn_exchange(conn, &b, caller);
+        late->begun = late->begun || conn->requests != sent;
         if (r == 0 && kcm_reply_status(&b, 0) == 0)
             r = fetch_late(conn, caller, name, batch_reply(&b, 0).body, late);
         if (r == 0)
@@ -183,40 +211,37 @@ static int
 fill_late(struct kcm *kcm, const struct caller *caller, const char *name,
           const struct kcm_content *content, struct late *late)
 {
-    if (late->old == NULL || kcm->pool == NULL)
+    if (late->old == NULL || kcm->pool == NULL) {
+        late->begun = true;
         return kcm_fill(kcm, caller, name, content);
+    }
     int r = initialize_late(kcm, caller, name, content, late);
     if (r == 0)
         r = kcm_store(kcm, caller, name, content->creds, content->count, NULL);
-    for (size_t i = 0; i < late->count && r == 0; i++) {
-        struct data d = {late->creds[i]->bytes, late->creds[i]->len};
-        r = kcm_store(kcm, caller, name, &d, 1, NULL);
-    }
+    for (size_t i = 0; i < late->count && r == 0; i++)
+        r = kcm_store(kcm, caller, name, &late->all[late->before->count + i],
+                      1, NULL);
     return r;
 }
 
 /* It failed: what was before, and what came late, is to be there again. */
 static void
 give_up_late(struct kcm *kcm, const struct caller *caller, const char *name,
-             const char *work, const struct kcm_content *before,
-             const struct late *late)
+             const char *work, const struct late *late)
 {
-    struct kcm_content all = {0};
-    _cleanup_(freep) struct data *creds = NULL;
-    if (before != NULL) {
-        all = *before;
-        creds = calloc(all.count + late->count + 1, sizeof(*creds));
-        for (size_t i = 0; creds != NULL && i < all.count; i++)
-            creds[i] = all.creds[i];
-        for (size_t i = 0; creds != NULL && i < late->count; i++)
-            creds[all.count++] =
-                (struct data){late->creds[i]->bytes, late->creds[i]->len};
-        all.creds = creds != NULL ? creds : before->creds;
+    struct kcm_undo undo = {.work = work};
+    struct kcm_content all;
+    if (late->begun) {
+        undo.target = name;
+        undo.before = late->before;
     }
-    kcm_give_up(kcm, caller,
-                &(struct kcm_undo){.work = work,
-                                   .target = name,
-                                   .before = before != NULL ? &all : NULL});
+    if (late->count > 0) {
+        all = *late->before;
+        all.creds = late->all;
+        all.count += late->count;
+        undo.before = &all;
+    }
+    kcm_give_up(kcm, caller, &undo);
 }
 
 /* Refill the cache; before (NULL: there was none) is saved in the cache work
@@ -227,7 +252,7 @@ replace_in_place(struct kcm *kcm, const struct caller *caller,
                  const struct kcm_content *content,
                  const struct kcm_snapshot *edited)
 {
-    _cleanup_(late_free) struct late late = {.old = edited};
+    _cleanup_(late_free) struct late late = {.old = edited, .before = before};
     char work[KCM_WORK_NAME_MAX] = "";
     if (before != NULL) {
         kcm_work_name(kcm, caller->uid, work);
@@ -243,7 +268,7 @@ replace_in_place(struct kcm *kcm, const struct caller *caller,
     if (r == KCM_NOT_FOUND && before != NULL)
         r = 0;
     if (r != 0)
-        give_up_late(kcm, caller, name, work, before, &late);
+        give_up_late(kcm, caller, name, work, &late);
     return r;
 }
 

@@ -22,6 +22,9 @@
 #define REPLY_MAX (64u * 1024 * 1024)
 /* And so are all replies to one batch, if they take more. */
 #define REPLIES_MAX ((size_t)256 * 1024 * 1024)
+/* To receive into: while no length is known, and at most at once. */
+#define ROOM_MIN ((size_t)4096)
+#define ROOM_MAX ((size_t)1024 * 1024)
 
 void
 batch_free(struct batch *b)
@@ -41,19 +44,31 @@ batch_finish(struct batch *b)
     }
 }
 
+static bool
+make_room(struct batch *b, unsigned room)
+{
+    uint32_t *at = reallocarray(b->at, room, 2 * sizeof(*at));
+    if (at == NULL)
+        return false;
+    b->at = at;
+    b->room = room;
+    return true;
+}
+
+bool
+batch_reserve(struct batch *b, unsigned count, size_t out, size_t in)
+{
+    return (count <= b->room || make_room(b, count)) &&
+           writer_reserve(&b->out, out) && writer_reserve(&b->in, in);
+}
+
 void
 batch_add(struct batch *b, enum kcm_opcode op)
 {
     batch_finish(b);
-    if (b->count == b->room) {
-        unsigned room = b->room > 0 ? b->room * 2 : 8;
-        uint32_t *at = reallocarray(b->at, room, 2 * sizeof(*at));
-        if (at == NULL) {
-            b->out.failed = true;
-            return;
-        }
-        b->at = at;
-        b->room = room;
+    if (b->count == b->room && !make_room(b, b->room > 0 ? b->room * 2 : 8)) {
+        b->out.failed = true;
+        return;
     }
     b->at[2 * b->count] = (uint32_t)b->out.len;
     b->count++;
@@ -150,11 +165,21 @@ send_some(struct conn *c)
     return 0;
 }
 
-/* Receive what is there behind w: bytes received, 0 at the end, -errno. */
-static ssize_t
-receive_some(struct conn *c, struct writer *w)
+/* What is in w from there on. */
+static struct data
+behind(const struct writer *w, size_t at)
 {
-    if (!writer_reserve(w, 4096))
+    if (at == w->len)
+        return (struct data){NULL, 0};
+    return (struct data){w->p + at, w->len - at};
+}
+
+/* Receive what is there behind w, with room for so much at least: bytes
+ * received, 0 at the end, -errno. */
+static ssize_t
+receive_some(struct conn *c, struct writer *w, size_t room)
+{
+    if (!writer_reserve(w, room))
         return -ENOMEM;
     ssize_t n;
     do
@@ -184,16 +209,30 @@ reply_length(struct data d, size_t *len_out)
     return 0;
 }
 
+/* Room for the rest of the reply under way, if its length is known: each step
+ * of a growing buffer would cost a poll() and a recv().  A peer that announces
+ * much must send it before it is given more. */
+static size_t
+room_for(struct data d)
+{
+    size_t len;
+    (void)reply_length(d, &len);
+    if (len == 0)
+        return ROOM_MIN;
+    return len - d.len < ROOM_MAX ? len - d.len : ROOM_MAX;
+}
+
 /* Count the replies that b->in holds whole behind *parsed. */
 static int
 take_replies(struct conn *c, struct batch *b, size_t *parsed)
 {
     while (c->awaited > 0) {
-        size_t left = b->in.len - *parsed, len;
-        int r = reply_length((struct data){b->in.p + *parsed, left}, &len);
+        struct data d = behind(&b->in, *parsed);
+        size_t len;
+        int r = reply_length(d, &len);
         if (r < 0)
             return r;
-        if (len == 0 || len > left)
+        if (len == 0 || len > d.len)
             return 0;
         b->at[2 * b->answered + 1] = (uint32_t)*parsed;
         *parsed += len;
@@ -213,10 +252,11 @@ is_stale(const struct conn *c)
                        errno != EAGAIN);
 }
 
+/* Replies up to *parsed have been counted. */
 static int
-exchange_chunk(struct conn *c, struct batch *b, const struct caller *caller)
+exchange_chunk(struct conn *c, struct batch *b, size_t *parsed,
+               const struct caller *caller)
 {
-    size_t parsed = b->in.len;
     c->unsent = next_chunk(b, &c->awaited);
     c->requests += c->awaited;
     while (c->awaited > 0) {
@@ -227,14 +267,14 @@ exchange_chunk(struct conn *c, struct batch *b, const struct caller *caller)
                     caller);
         if (r < 0)
             return r;
-        ssize_t n = receive_some(c, &b->in);
+        ssize_t n = receive_some(c, &b->in, room_for(behind(&b->in, *parsed)));
         if (n == -EAGAIN)
             continue;
         if (n == 0)
             n = -EPIPE;
         if (n < 0)
-            return n == -EPIPE && b->in.len > parsed ? -EIO : (int)n;
-        r = take_replies(c, b, &parsed);
+            return n == -EPIPE && b->in.len > *parsed ? -EIO : (int)n;
+        r = take_replies(c, b, parsed);
         if (r == 0 && b->in.len > REPLIES_MAX)
             r = -EIO;
         if (r < 0)
@@ -242,6 +282,24 @@ exchange_chunk(struct conn *c, struct batch *b, const struct caller *caller)
     }
     c->used = true;
     return 0;
+}
+
+/* What the drain needs of a batch, which may be gone by then. */
+static void
+leave_rest(struct conn *c, const struct batch *b, size_t parsed)
+{
+    struct data d = behind(&b->in, parsed);
+    size_t len;
+    write_data(&c->rest, c->unsent);
+    c->unsent = writer_data(&c->rest);
+    (void)reply_length(d, &len);
+    if (c->awaited > 0 && len > 0) {
+        c->skip = len - d.len;
+        c->awaited--;
+    } else { /* part of a header, or no reply */
+        write_bytes(&c->piece, d.p,
+                    d.len < REPLY_HEADER ? d.len : REPLY_HEADER);
+    }
 }
 
 int
@@ -252,22 +310,11 @@ conn_exchange(struct conn *c, struct batch *b, const struct caller *caller)
         return -ENOMEM;
     if (is_stale(c))
         return -EPIPE;
+    size_t parsed = b->in.len;
     while (b->answered < b->count) {
-        int r = exchange_chunk(c, b, caller);
+        int r = exchange_chunk(c, b, &parsed, caller);
         if (r < 0) {
-            /* What was not sent belongs to the batch: keep a copy for the
-             * drain, which outlives it. */
-            write_data(&c->rest, c->unsent);
-            c->unsent = writer_data(&c->rest);
-            if (b->in.len > 0 && b->answered > 0) {
-                uint32_t last = b->at[2 * (b->answered - 1) + 1];
-                struct data d = {b->in.p + last, b->in.len - last};
-                size_t len = 0;
-                (void)reply_length(d, &len);
-                write_bytes(&c->partial, d.p + len, d.len - len);
-            } else {
-                write_data(&c->partial, writer_data(&b->in));
-            }
+            leave_rest(c, b, parsed);
             return r;
         }
     }
@@ -281,27 +328,39 @@ conn_free(struct conn *c)
         return;
     close(c->fd);
     writer_free(&c->rest);
-    writer_free(&c->partial);
+    writer_free(&c->piece);
     free(c);
 }
 
-/* Take whole replies out of c->partial: true when that was the last, or
- * what is there is no reply. */
-static bool
-drain_replies(struct conn *c)
+/* Replies to nobody can be long and many: they are dropped by the piece. */
+#define DRAIN_PIECE ((size_t)16 * 1024)
+
+static void
+drop(struct conn *c, size_t n)
 {
-    while (c->awaited > 0) {
-        size_t len;
-        int r = reply_length(writer_data(&c->partial), &len);
-        if (r < 0)
-            return true;
-        if (len == 0 || len > c->partial.len)
+    if (n == 0)
+        return;
+    memmove(c->piece.p, c->piece.p + n, c->piece.len - n);
+    c->piece.len -= n;
+    c->skip -= n;
+}
+
+/* Drop what came but for part of a header: true when that was the last of
+ * the last reply, or what is there is no reply. */
+static bool
+drop_replies(struct conn *c)
+{
+    for (;;) {
+        drop(c, c->skip < c->piece.len ? c->skip : c->piece.len);
+        if (c->skip > 0)
             return false;
-        memmove(c->partial.p, c->partial.p + len, c->partial.len - len);
-        c->partial.len -= len;
+        if (c->awaited == 0 ||
+            reply_length(writer_data(&c->piece), &c->skip) < 0)
+            return true;
+        if (c->skip == 0)
+            return false;
         c->awaited--;
     }
-    return true;
 }
 
 /* One step of draining: true when nothing is left to send or to read. */
@@ -310,8 +369,8 @@ drain_step(struct conn *c)
 {
     if (send_some(c) == -EPIPE)
         return true;
-    while (!drain_replies(c)) {
-        ssize_t n = receive_some(c, &c->partial);
+    while (!drop_replies(c)) {
+        ssize_t n = receive_some(c, &c->piece, DRAIN_PIECE);
         if (n == -EAGAIN)
             return false;
         if (n <= 0)
@@ -350,7 +409,7 @@ conn_abandon(struct conn *c)
 {
     pthread_t thread;
     pthread_attr_t attr;
-    if (c->awaited == 0) {
+    if (c->awaited == 0 && c->skip == 0) {
         conn_free(c);
         return;
     }

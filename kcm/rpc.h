@@ -36,6 +36,9 @@ struct batch {
 };
 
 void batch_free(struct batch *b);
+/* Memory for so many requests and their replies, before it is too late to do
+ * without; false: there is none. */
+bool batch_reserve(struct batch *b, unsigned count, size_t out, size_t in);
 /* Begin a request; its arguments follow on b->out. */
 void batch_add(struct batch *b, enum kcm_opcode op);
 /* Begin a request whose first argument is a cache name. */
@@ -62,8 +65,10 @@ struct conn {
     int64_t idle_since;
     struct data unsent; /* of the chunk under way */
     unsigned awaited;   /* replies of it to come */
-    struct writer rest; /* the unsent bytes of an abandoned conversation */
-    struct writer partial;
+    /* Of an abandoned conversation: */
+    struct writer rest;  /* the unsent bytes */
+    size_t skip;         /* bytes to come of the reply under way */
+    struct writer piece; /* of what is dropped */
 };
 
 void conn_free(struct conn *c);

@@ -17,6 +17,7 @@
 #include "log.h"
 
 #define EVENTS        64
+#define ACCEPTS       64 /* in a round */
 #define SECOND        1000000
 #define STUCK_LIMIT   ((int64_t)30 * SECOND)
 #define BUFFERS_LIMIT ((size_t)128 * 1024 * 1024) /* of one uid */
@@ -120,16 +121,23 @@ greet(struct loop *loop, int fd)
     }
 }
 
-/* One at a time: the event comes again while more are waiting. */
+/*
+ * Many at a time: who connects must not wait for a turn of the busy for each
+ * connection that is before his.  The event comes again while more are
+ * waiting.
+ */
 static void
-accept_one(struct loop *loop)
+accept_some(struct loop *loop)
 {
-    int fd =
-        accept4(loop->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0) {
-        greet(loop, fd);
-        return;
+    int fd = 0;
+    for (int i = 0; i < ACCEPTS && fd >= 0; i++) {
+        fd =
+            accept4(loop->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0)
+            greet(loop, fd);
     }
+    if (fd >= 0)
+        return;
     if (errno == ECONNABORTED || errno == EINTR || errno == EAGAIN)
         return;
     /* A listening socket that stays ready would keep the loop busy. */
@@ -246,7 +254,7 @@ wait_for_events(struct loop *loop)
         if (what == &loop->stop_fd)
             loop->stopped = true;
         else if (what == loop)
-            accept_one(loop);
+            accept_some(loop);
         else
             conn_queue(loop, what);
     }

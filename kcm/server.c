@@ -65,8 +65,11 @@ kcm_server_handle(struct kcm_server *server, uid_t uid, gid_t gid,
         code = run_operation(server, uid, opcode, args, reply);
     if (fault == FAULT_DIE_AFTER)
         fault_die();
-    if (reply->failed)
+    if (reply->failed) {
+        /* What there is of it would say that all is well. */
+        reply->len = start;
         return -ENOMEM;
+    }
     write_u32_at(reply, inner, (uint32_t)code);
     write_u32_at(reply, start, (uint32_t)(reply->len - inner));
     return 0;

@@ -259,32 +259,41 @@ kcm_is_visible(const char *name, uid_t uid)
                                       strlen(KCM_WORK_PREFIX)) != 0);
 }
 
-/* The string of a reply that holds one name: a copy, or NULL if malformed. */
-static char *
-name_of_reply(struct reply reply)
+/* A copy of the string of a reply that holds one name; NULL on failure. */
+static int
+name_of_reply(struct reply reply, char **name_out)
 {
     struct reader r;
     reader_init(&r, reply.body.p, reply.body.len);
     struct data d = read_string(&r);
-    return r.bad ? NULL : strndup((const char *)d.p, d.len);
+    *name_out = r.bad ? NULL : strndup((const char *)d.p, d.len);
+    return r.bad ? -EIO : *name_out == NULL ? -ENOMEM : 0;
 }
 
 char *
 kcm_reply_default(const struct batch *b, unsigned n, uid_t uid)
 {
-    char *name =
-        kcm_reply_status(b, n) == 0 ? name_of_reply(batch_reply(b, n)) : NULL;
+    char *name = NULL;
+    if (kcm_reply_status(b, n) == 0)
+        (void)name_of_reply(batch_reply(b, n), &name);
     if (name != NULL && !kcm_is_visible(name, uid))
         free(take(name));
     return name;
 }
 
+/* Lists keep their order: the one behind that found last is looked at first.
+ */
 static const char *
-find_known(const struct kcm_listing *known, const uint8_t *uuid)
+find_known(const struct kcm_listing *known, size_t *next, const uint8_t *uuid)
 {
-    for (size_t i = 0; known != NULL && i < known->count; i++)
-        if (memcmp(known->caches[i].uuid, uuid, KCM_UUID_LEN) == 0)
-            return known->caches[i].name;
+    size_t count = known != NULL ? known->count : 0;
+    for (size_t n = 0; n < count; n++) {
+        const struct kcm_cache *cache = &known->caches[(*next + n) % count];
+        if (memcmp(cache->uuid, uuid, KCM_UUID_LEN) == 0) {
+            *next += n + 1;
+            return cache->name;
+        }
+    }
     return NULL;
 }
 
@@ -294,8 +303,9 @@ complete_names(struct kcm *kcm, const struct caller *caller,
                const struct kcm_listing *known, struct kcm_listing *l)
 {
     _cleanup_(batch_free) struct batch b = {0};
+    size_t next = 0;
     for (size_t i = 0; i < l->count; i++) {
-        const char *name = find_known(known, l->caches[i].uuid);
+        const char *name = find_known(known, &next, l->caches[i].uuid);
         if (name != NULL) {
             l->caches[i].name = strdup(name);
             if (l->caches[i].name == NULL)
@@ -314,14 +324,15 @@ complete_names(struct kcm *kcm, const struct caller *caller,
     unsigned n = 0;
     for (size_t i = 0; i < l->count; i++) {
         struct kcm_cache cache = l->caches[i];
-        int status = cache.name == NULL ? kcm_reply_status(&b, n) : 0;
-        if (status < 0)
-            return status;
         l->caches[i].name = NULL;
-        if (cache.name == NULL && status == 0)
-            cache.name = name_of_reply(batch_reply(&b, n++));
-        else if (cache.name == NULL)
-            n++; /* gone since it was listed */
+        if (cache.name == NULL) {
+            int status = kcm_reply_status(&b, n);
+            if (status == 0)
+                status = name_of_reply(batch_reply(&b, n), &cache.name);
+            if (status < 0)
+                return status;
+            n++; /* without a name: gone since it was listed */
+        }
         if (cache.name != NULL && kcm_is_own(cache.name, caller->uid))
             l->caches[kept++] = cache;
         else
@@ -409,8 +420,7 @@ ask_name(struct kcm *kcm, const struct caller *caller, struct batch *b,
         r = kcm_reply_status(b, 0);
     if (r != 0)
         return r;
-    *name_out = name_of_reply(batch_reply(b, 0));
-    return *name_out != NULL ? 0 : -EIO;
+    return name_of_reply(batch_reply(b, 0), name_out);
 }
 
 /* The first cache listed, or the name of one that is not there. */
@@ -475,8 +485,11 @@ kcm_get_principals(struct kcm *kcm, const struct caller *caller,
         struct principal p;
         reader_init(&reader, body.p, body.len);
         principal_read(&reader, &p);
-        if (kcm_reply_status(&b, i) == 0 && !reader.bad)
-            out[i] = blob_new(p.raw.p, p.raw.len);
+        if (kcm_reply_status(&b, i) != 0 || reader.bad)
+            continue;
+        out[i] = blob_new(p.raw.p, p.raw.len);
+        if (out[i] == NULL)
+            r = -ENOMEM;
     }
     return r;
 }

@@ -77,6 +77,8 @@ struct store_user {
 struct store *store_new(size_t caches_per_uid, size_t bytes_per_uid);
 void store_free(struct store *store);
 DEFINE_CLEANUP(struct store *, store_free)
+/* While it is lax the quotas do not count. */
+void store_set_lax(struct store *store, bool lax);
 
 /* The user's part, locked; NULL without memory. */
 struct store_user *store_user_lock(struct store *store, uid_t uid);

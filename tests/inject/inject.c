@@ -14,8 +14,10 @@
 #include <link.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -151,6 +153,68 @@ strdup(const char *text)
     size_t size = strlen(text) + 1;
     char *copy = __libc_malloc(size);
     return copy != NULL ? memcpy(copy, text, size) : NULL;
+}
+
+char *
+strndup(const char *text, size_t most)
+{
+    FAIL(MEMORY, ENOMEM, NULL)
+    size_t size = strnlen(text, most);
+    char *copy = __libc_malloc(size + 1);
+    if (copy != NULL) {
+        memcpy(copy, text, size);
+        copy[size] = '\0';
+    }
+    return copy;
+}
+
+static int
+print(char **out, const char *format, va_list ap)
+{
+    REAL(int, "vasprintf", char **, const char *, va_list);
+    return real(out, format, ap);
+}
+
+int
+vasprintf(char **out, const char *format, va_list ap)
+{
+    FAIL(MEMORY, ENOMEM, -1)
+    return print(out, format, ap);
+}
+
+int
+asprintf(char **out, const char *format, ...)
+{
+    va_list ap;
+    FAIL(MEMORY, ENOMEM, -1)
+    va_start(ap, format);
+    int n = print(out, format, ap);
+    va_end(ap);
+    return n;
+}
+
+/* What _FORTIFY_SOURCE makes of them. */
+int __vasprintf_chk(char **out, int flag, const char *format, va_list ap);
+int __asprintf_chk(char **out, int flag, const char *format, ...);
+
+int
+__vasprintf_chk(char **out, int flag, const char *format, va_list ap)
+{
+    (void)flag;
+    FAIL(MEMORY, ENOMEM, -1)
+    return print(out, format, ap);
+}
+
+int
+__asprintf_chk(char **out, int flag, const char *format, ...)
+{
+    va_list ap;
+    (void)flag;
+    FAIL(MEMORY, ENOMEM, -1)
+    va_start(ap, format);
+    int n = print(out, format, ap);
+    va_end(ap);
+    return n;
 }
 
 void *

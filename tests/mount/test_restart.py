@@ -195,6 +195,17 @@ def what_is_not_left_by_kcmd(t):
 
 
 @test("kcmd")
+def what_cannot_be_left(t):
+    """Nobody takes it: the log says that the caches are gone."""
+    s = under_systemd(t)
+    s.start()
+    os.unlink(s.dir + "/notify")
+    s.process.terminate()
+    eq(s.process.wait(20), 0, "status")
+    has(s.text(), "cannot leave the caches with systemd")
+
+
+@test("kcmd")
 def without_systemd_they_go(t):
     d = t.own_daemon()
     wait_for("the word of it", lambda: "end with this process" in open(

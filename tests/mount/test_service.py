@@ -166,6 +166,26 @@ def system_service(t):
 
 
 @test("none")
+def caches_outlive_a_restart_of_kcmd(t):
+    """Left in the descriptor store, which the unit must ask for; not a stop."""
+    h = Host(t)
+    h.ctl("start", "kcmd.socket")
+    h.kinit()
+    before = h.as_user("klist", env={"KRB5CCNAME": "KCM:"}).out
+    for _ in range(2):
+        pid = h.show("kcmd.service", "MainPID")
+        h.ctl("restart", "kcmd.service")
+        check(h.show("kcmd.service", "MainPID") != pid, "the same process")
+        eq(h.as_user("klist", env={"KRB5CCNAME": "KCM:"}, code=None).out,
+           before, "after a restart")
+        eq(h.show("kcmd.service", "NFileDescriptorStore"), "0", "kept")
+    lacks(h.log_text(), "error:")
+    h.ctl("stop", "kcmd.service")
+    r = h.as_user("klist", env={"KRB5CCNAME": "KCM:"}, code=None)
+    check(r.code != 0, "there after a stop: %s", r.out)
+
+
+@test("none")
 def watchdog(t):
     """A kcmfs that does nothing any more is ended and started again."""
     h = Host(t)

@@ -118,7 +118,34 @@ do_list(const struct kcm_snapshot *old)
     int r = kcm_list(kcm, &caller, NULL, &l);
     disarm();
     ck_assert((r == 0) == (l != NULL));
+    if (r == 0) {
+        ck_assert_uint_eq(l->count, 2); /* newest first */
+        ck_assert_str_eq(l->caches[0].name, name_b);
+        ck_assert_str_eq(l->caches[1].name, name_a);
+    }
     kcm_listing_free(l);
+    return r;
+}
+
+static int
+do_get_principals(const struct kcm_snapshot *old)
+{
+    static char large[100000], name_c[32]; /* takes a mapping of its own */
+    const char *const names[3] = {name_a, name_b, name_c};
+    struct blob *out[3];
+    (void)old;
+    memset(large, 'x', sizeof(large) - 1);
+    memcpy(large + sizeof(large) - 5, "@E.F", 5);
+    snprintf(name_c, sizeof(name_c), "%u:c", geteuid());
+    initialize(name_c, large, 0);
+    begin();
+    int r = kcm_get_principals(kcm, &caller, names, 3, out);
+    disarm();
+    for (int i = 0; i < 3; i++) {
+        ck_assert(r != 0 || out[i] != NULL);
+        blob_unref(out[i]);
+    }
+    ck_assert_int_eq(model(KCM_OP_DESTROY, name_c, NULL, NULL), 0);
     return r;
 }
 
@@ -144,9 +171,8 @@ do_set_default(const struct kcm_snapshot *old)
 }
 
 static const struct change readings[] = {
-    {do_fetch, false},
-    {do_list, false},
-    {do_get_default, false},
+    {do_fetch, false},          {do_list, false},
+    {do_get_principals, false}, {do_get_default, false},
     {do_set_default, false},
 };
 #define READINGS ((int)(sizeof(readings) / sizeof(readings[0])))
@@ -235,6 +261,90 @@ START_TEST(in_turn)
 }
 END_TEST
 
+/* What somebody else stored since the cache was read is not lost for want of
+ * memory, where an edit is a refill.  The peer has it no more when it is asked
+ * for, as sssd would; that is what the rule is for. */
+START_TEST(late_is_kept)
+{
+    struct writer late = {0}, now = {0};
+    unsigned failures = 0;
+    sample_cred(&late, &(struct sample){.starttime = 7, .flags = 7});
+    start(SSSD);
+    for (int what = 0; what < FAILINGS; what++) {
+        bool reached = true;
+        for (unsigned nth = 1; reached; nth++) {
+            refresh(SSSD);
+            struct kcm_snapshot *old = fetch(name_a);
+            store(name_a, 7, NULL);
+            struct rule rule = {.opcode = KCM_OP_GET_CRED_BY_UUID,
+                                .manner = BODY,
+                                .always = true,
+                                .body = writer_data(&late)};
+            peer_rule_set(&peer, 0, rule);
+            kcm_start(kcm, &caller);
+            set_plan((enum failing)what, nth);
+            about_to_change = arm;
+            int r = do_remove(old);
+            disarm();
+            reached = plan.reached;
+            about_to_change = NULL;
+            failures += reached;
+            ck_assert(r == 0 || reached);
+            kcm_snapshot_unref(old);
+            be(SSSD);
+            kcm_snapshot_unref(fetch(name_a));
+            dump(&now);
+            ck_assert_msg(memmem(now.p, now.len, late.p, late.len) != NULL,
+                          "%d at %u: lost (%d)", what, nth, r);
+            check_tidy();
+        }
+    }
+    ck_assert_uint_gt(failures, 1);
+    writer_free(&late);
+    writer_free(&now);
+    finish();
+}
+END_TEST
+
+/* Of a reply that there is no memory for nothing is left behind those before.
+ */
+START_TEST(reply_in_part)
+{
+    struct writer request = {0}, replies = {0};
+    char *large = calloc(1, 300000);
+    unsigned failures = 0;
+    memset(large, 'x', 299999);
+    start(MIT);
+    initialize(name_a, "alice@EX.ORG", 0);
+    store(name_a, 1, large);
+    write_u16(&request, 0x0200);
+    write_u16(&request, KCM_OP_GET_CRED_LIST);
+    write_string(&request, name_a);
+    for (enum failing what = MEMORY; what <= LARGE; what++) {
+        int r = -ENOMEM;
+        for (unsigned nth = 1; r != 0; nth++) {
+            writer_free(&replies);
+            write_string(&replies, "before");
+            set_plan(what, nth);
+            arm();
+            r = kcm_server_handle(peer.server, geteuid(), getegid(),
+                                  writer_data(&request), &replies);
+            disarm();
+            ck_assert_int_eq(r, plan.reached ? -ENOMEM : 0);
+            ck_assert_str_eq((const char *)replies.p, "before");
+            ck_assert(r == 0 || replies.len == sizeof("before"));
+            failures += plan.reached;
+        }
+        ck_assert_uint_gt(replies.len, 300000);
+    }
+    ck_assert_uint_gt(failures, 0);
+    writer_free(&replies);
+    writer_free(&request);
+    free(large);
+    finish();
+}
+END_TEST
+
 /* A thread that has not waited yet, and cannot: it says why, and can later. */
 static void *
 wake_in_turn(void *arg)
@@ -283,6 +393,8 @@ main(void)
     TCase *t = tcase_create("failing");
     tcase_set_timeout(t, 300);
     tcase_add_loop_test(t, in_turn, 0, ALL * KINDS);
+    tcase_add_test(t, late_is_kept);
+    tcase_add_test(t, reply_in_part);
     tcase_add_test(t, wake_of_a_new_thread);
     suite_add_tcase(s, t);
     SRunner *runner = srunner_create(s);

@@ -1,6 +1,8 @@
 /*
  * Batches, framing and exchange: kcm/rpc.c, connect.c.
  */
+#include <poll.h>
+
 #include "../../kcm/rpc.h"
 #include "peer.h"
 
@@ -57,6 +59,16 @@ START_TEST(golden_requests)
     ck_assert_int_eq(batch_opcode(&batch, 2), KCM_OP_REPLACE);
 }
 END_TEST
+
+/* The client's, counted: the peer's are in other threads. */
+static _Thread_local unsigned receives;
+
+ssize_t
+recv(int fd, void *p, size_t len, int flags)
+{
+    receives++;
+    return recvfrom(fd, p, len, flags, NULL, NULL);
+}
 
 /* Have n NOOPs answered by these bytes and the end, before they are sent. */
 static int
@@ -138,6 +150,32 @@ START_TEST(truncated)
         ck_assert_uint_eq(batch.answered, n < 14 ? 0 : n < w.len ? 1 : 2);
         batch_free(&batch);
     }
+    writer_free(&w);
+}
+END_TEST
+
+/* Once its length is known there is room for the whole of it. */
+START_TEST(received_at_once)
+{
+    struct writer w = {0};
+    write_u32(&w, 100000);
+    for (int i = 0; i < 100004; i++)
+        write_u8(&w, 0);
+    ck_assert_int_eq(answer_by(writer_data(&w), 1, false), 0);
+    ck_assert_uint_eq(batch_reply(&batch, 0).body.len, 100000 - 4);
+    ck_assert_uint_eq(receives, 2);
+    writer_free(&w);
+}
+END_TEST
+
+/* But a length alone takes no memory. */
+START_TEST(announced)
+{
+    struct writer w = {0};
+    caller.deadline = now_ms() + 50;
+    sample_hex(&w, "04000000 00000000 00000000");
+    ck_assert_int_eq(answer_by(writer_data(&w), 1, false), -ETIMEDOUT);
+    ck_assert_uint_lt(batch.in.cap, 2 << 20);
     writer_free(&w);
 }
 END_TEST
@@ -308,6 +346,88 @@ START_TEST(sent_to_its_end)
 }
 END_TEST
 
+/* A connection on which a NOOP was given up after what is in bytes came, and
+ * the peer's end. */
+static int
+give_up(struct data bytes, unsigned requests)
+{
+    int fds[2];
+    struct conn *c = calloc(1, sizeof(*c));
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    ck_assert_int_eq(send(fds[1], bytes.p, bytes.len, 0), (int)bytes.len);
+    c->fd = fds[0];
+    batch_free(&batch);
+    for (unsigned i = 0; i < requests; i++)
+        batch_add(&batch, KCM_OP_NOOP);
+    caller.deadline = now_ms() + (bytes.len > 0 ? 50 : 1);
+    ck_assert_int_eq(conn_exchange(c, &batch, &caller), -ETIMEDOUT);
+    batch_free(&batch);
+    conn_abandon(c);
+    return fds[1];
+}
+
+static bool
+is_closed(int fd, int wait_ms)
+{
+    char requests[64];
+    struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+    while (recv(fd, requests, sizeof(requests), MSG_DONTWAIT) > 0)
+        ;
+    return poll(&p, 1, wait_ms) == 1;
+}
+
+/* What nobody waits for any more is read, not kept, however long it is. */
+START_TEST(drained_by_the_piece)
+{
+    static const size_t before[] = {0, 3, 8, 9, 100000};
+    struct writer first = {0}, last = {0};
+    const size_t size = 8 << 20, piece = 65536;
+    sample_hex(&first, "00800000 00000000"); /* 8 MiB */
+    sample_hex(&last, "00000004 00000000 00000000 00000000 96c73ac4");
+    char *zeros = calloc(1, size);
+    size_t sent = before[_i];
+    for (size_t i = first.len; i < sent; i++)
+        write_u8(&first, 0);
+    int fd = give_up((struct data){first.p, sent}, 3);
+    if (sent < first.len)
+        ck_assert_int_gt(send(fd, first.p + sent, first.len - sent, 0), 0);
+    for (size_t n, at = first.len; at < size + 8; at += n) {
+        n = size + 8 - at < piece ? size + 8 - at : piece;
+        ck_assert_int_eq(send(fd, zeros, n, 0), (int)n);
+        ck_assert_uint_lt(secret_in_use(), 1 << 20);
+    }
+    ck_assert(!is_closed(fd, 50));
+    for (size_t i = 0; i + 1 < last.len; i++)
+        ck_assert_int_eq(send(fd, last.p + i, 1, 0), 1);
+    ck_assert(!is_closed(fd, 50));
+    ck_assert_int_eq(send(fd, last.p + last.len - 1, 1, 0), 1);
+    ck_assert(is_closed(fd, 5000));
+    close(fd);
+    free(zeros);
+    writer_free(&first);
+    writer_free(&last);
+}
+END_TEST
+
+/* Of a daemon that answers nobody some are drained, the others closed. */
+START_TEST(drains_are_limited)
+{
+    int fds[65];
+    struct data nothing = {NULL, 0};
+    for (int i = 0; i < 65; i++)
+        fds[i] = give_up(nothing, 1);
+    for (int i = 0; i < 65; i++)
+        ck_assert_int_eq(is_closed(fds[i], 0), i == 64);
+    for (int i = 0; i < 65; i++)
+        close(fds[i]);
+    await_descriptors(peer.descriptors + 5);
+    usleep(20000);
+    fds[0] = give_up(nothing, 1);
+    ck_assert(!is_closed(fds[0], 20));
+    close(fds[0]);
+}
+END_TEST
+
 /* What came unasked on a kept connection is no reply to the next request. */
 START_TEST(stray_bytes)
 {
@@ -386,6 +506,8 @@ main(void)
     tcase_add_test(t, golden_requests);
     tcase_add_loop_test(t, replies, 0, FORMS);
     tcase_add_test(t, truncated);
+    tcase_add_test(t, received_at_once);
+    tcase_add_test(t, announced);
     tcase_add_test(t, rewound);
     tcase_add_test(t, goes_on_elsewhere);
     tcase_add_loop_test(t, pipelined, 0, 5);
@@ -394,6 +516,8 @@ main(void)
     tcase_add_loop_test(t, timeout, 0, SLOW);
     tcase_add_loop_test(t, interrupted, 0, SLOW);
     tcase_add_test(t, sent_to_its_end);
+    tcase_add_loop_test(t, drained_by_the_piece, 0, 5);
+    tcase_add_test(t, drains_are_limited);
     tcase_add_loop_test(t, stray_bytes, 0, 2);
     tcase_add_test(t, closed_when_idle);
     tcase_add_test(t, cannot_open);

@@ -5,9 +5,11 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -22,6 +24,19 @@ static struct kcm_server *server;
 static struct fault fault;
 static int listen_fd, stop_fd;
 static pthread_t thread;
+
+/* The server's, which can be stopped before it waits; counted. */
+static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic unsigned rounds;
+
+int
+epoll_wait(int fd, struct epoll_event *events, int most, int timeout)
+{
+    rounds++;
+    pthread_mutex_lock(&gate);
+    pthread_mutex_unlock(&gate);
+    return (int)syscall(SYS_epoll_pwait, fd, events, most, timeout, NULL, 8);
+}
 
 static void *
 serve(void *arg)
@@ -265,6 +280,30 @@ START_TEST(connection_limit)
 }
 END_TEST
 
+/* Nobody waits for a round for each who connected before. */
+START_TEST(accepts_many)
+{
+    int fd[8];
+    while (rounds == 0)
+        usleep(1000);
+    pthread_mutex_lock(&gate);
+    unsigned before = rounds;
+    for (int i = 0; i < 8; i++) {
+        fd[i] = client();
+        put(fd[i], noop, NOOP_LEN);
+        /* The first ends the wait under way. */
+        for (int ms = 0; ms < 100 && rounds == before; ms++)
+            usleep(1000);
+    }
+    pthread_mutex_unlock(&gate);
+    for (int i = 0; i < 8; i++)
+        ck_assert_int_eq(code_from(fd[i]), 0);
+    ck_assert_uint_le(rounds, before + 4);
+    for (int i = 0; i < 8; i++)
+        close(fd[i]);
+}
+END_TEST
+
 START_TEST(faults)
 {
     ck_assert(fault_parse("0:2:refuse", &fault));
@@ -386,6 +425,7 @@ main(void)
     tcase_add_test(t, large_and_half);
     tcase_add_test(t, slow_reader);
     tcase_add_test(t, connection_limit);
+    tcase_add_test(t, accepts_many);
     tcase_add_test(t, faults);
     tcase_add_test(t, fault_options);
     tcase_add_test(t, socket_file);

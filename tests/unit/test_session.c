@@ -140,6 +140,57 @@ START_TEST(lists_names)
 }
 END_TEST
 
+/* Of names known in any order only the new one is asked for. */
+START_TEST(lists_known_names)
+{
+    struct kcm_listing *l, *again;
+    char name_c[32];
+    snprintf(name_c, sizeof(name_c), "%s:c", own);
+    ck_assert_int_eq(kcm_list(kcm, &caller, NULL, &l), 0);
+    if (_i == 1) {
+        struct kcm_cache first = l->caches[0];
+        l->caches[0] = l->caches[1];
+        l->caches[1] = first;
+    }
+    ask(KCM_OP_INITIALIZE, name_c, "carol@EX.ORG", true);
+    peer.seen[KCM_OP_GET_CACHE_BY_UUID] = 0;
+    ck_assert_int_eq(kcm_list(kcm, &caller, l, &again), 0);
+    ck_assert_uint_eq(again->count, 3);
+    ck_assert_str_eq(again->caches[0].name, name_c);
+    ck_assert_str_eq(again->caches[1].name, name_b);
+    ck_assert_str_eq(again->caches[2].name, name_a);
+    ck_assert_uint_eq(peer.seen[KCM_OP_GET_CACHE_BY_UUID], 1);
+    kcm_listing_free(again);
+    kcm_listing_free(l);
+}
+END_TEST
+
+/* Those of a great many take no time. */
+START_TEST(lists_many_known)
+{
+    const size_t count = 100000;
+    struct kcm_listing known = {calloc(count, sizeof(*known.caches)), count};
+    struct kcm_listing *l;
+    struct writer uuids = {0};
+    for (size_t i = 0; i < count; i++) {
+        memcpy(known.caches[i].uuid + 8, &i, sizeof(i));
+        known.caches[i].name = name_a;
+        write_bytes(&uuids, known.caches[i].uuid, KCM_UUID_LEN);
+    }
+    peer_rule_set(&peer, 0,
+                  (struct rule){.opcode = KCM_OP_GET_CACHE_UUID_LIST,
+                                .manner = BODY,
+                                .body = writer_data(&uuids)});
+    int64_t before = now_ms();
+    ck_assert_int_eq(kcm_list_all(kcm, &caller, &known, &l), 0);
+    ck_assert_int_lt(now_ms() - before, 2000);
+    ck_assert_uint_eq(l->count, count);
+    kcm_listing_free(l);
+    free(known.caches);
+    writer_free(&uuids);
+}
+END_TEST
+
 START_TEST(gets_principals)
 {
     const char *const names[3] = {name_a, "none", name_b};
@@ -202,6 +253,21 @@ START_TEST(empty_collection)
     ck_assert_int_eq(kcm_list_all(kcm, &caller, NULL, &l), 0);
     ck_assert_uint_eq(l->count, 0);
     kcm_listing_free(l);
+}
+END_TEST
+
+/* A name that cannot be read is no cache that is gone. */
+START_TEST(listed_without_a_name)
+{
+    struct kcm_listing *l;
+    static const uint8_t no_nul[] = {'x'};
+    peer_rule_set(&peer, 0,
+                  (struct rule){.opcode = KCM_OP_GET_CACHE_BY_UUID,
+                                .manner = BODY,
+                                .nth = (unsigned)_i / 2 + 1,
+                                .body = {no_nul, (size_t)_i % 2}});
+    ck_assert_int_eq(kcm_list_all(kcm, &caller, NULL, &l), -EIO);
+    ck_assert_ptr_null(l);
 }
 END_TEST
 
@@ -486,7 +552,10 @@ main(void)
     TCase *t = tcase_create("session");
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, lists_names);
+    tcase_add_loop_test(t, lists_known_names, 0, 2);
+    tcase_add_test(t, lists_many_known);
     tcase_add_test(t, gets_principals);
+    tcase_add_loop_test(t, listed_without_a_name, 0, 4);
     tcase_add_loop_test(t, hides_names, 0, 3);
     tcase_add_loop_test(t, empty_collection, 0, 2);
     tcase_add_loop_test(t, status, 0, STATUSES);
