@@ -430,6 +430,7 @@ def manual_examples_of_the_program(t):
     # kcmls.1 and, where nobody has the socket, kcmd.8
     has(host.sh("kcmls", user=u).out, "alice%d@EXAMPLE.COM" % u.uid)
     host.sh("umount " + MOUNT)
+    wait_for("its end", lambda: not host.served())      # and of its socket
     for prompt, command in examples("kcm/kcmd.8")[0]:
         user = None if prompt == "#" else u
         out = host.sh(fitted(u, command), user=user,
