@@ -154,9 +154,8 @@ class Chaos:
         self.done[what.__name__] = self.done.get(what.__name__, 0) + 1
 
 
-def figures_of(m):
-    """heap: of malloc(), the main arena alone; secret: of kcm/mem.c."""
-    pid = m.process.pid
+def process_figures(pid):
+    """heap: of malloc(), the main arena alone."""
     with open("/proc/%d/status" % pid) as f:
         status = dict(line.rstrip("\n").split(":\t", 1) for line in f)
     heap, inside = 0, False
@@ -166,13 +165,18 @@ def figures_of(m):
                 inside = line.endswith("[heap]\n")
             elif inside and line.startswith("Rss:"):
                 heap += int(line.split()[1])
+    return {"kB": int(status["VmRSS"].split()[0]), "heap": heap,
+            "threads": int(status["Threads"]),
+            "descriptors": len(os.listdir("/proc/%d/fd" % pid))}
+
+
+def figures_of(m):
+    """Of the mount; secret: of kcm/mem.c."""
+    figures = process_figures(m.process.pid)
     with open(m / ".kcmfs/status") as f:
         secret = [int(line.split()[2]) // 1024 for line in f
                   if line.startswith("secret memory:")]
-    return {"kB": int(status["VmRSS"].split()[0]), "heap": heap,
-            "secret": secret[0] if secret else 0,
-            "threads": int(status["Threads"]),
-            "descriptors": len(os.listdir("/proc/%d/fd" % pid))}
+    return dict(figures, secret=secret[0] if secret else 0)
 
 
 def compare(t, hand, account):
