@@ -15,7 +15,9 @@ without an answer; hold_uid(UID) holds all replies to one user; fail_at(N,
 KIND) lets the Nth request from now on go wrong; before(NAME, ARGUMENTS), if it
 is set, is called with each request before it goes on.  mangle(OPCODE, FUNCTION, UID)
 has FUNCTION(reply) say what is done instead: bytes to send, seconds to wait,
-CLOSE, and STALL, which is to send nothing more on this connection.
+CLOSE, STALL, which is to send nothing more on this connection, and OTHER, which
+is to send the last reply to a request of another opcode; hits(OPCODE, UID)
+counts the replies spoiled so since then.
 """
 import collections
 import os
@@ -29,8 +31,9 @@ from kcmwire import OPCODES, connect_as
 from util import Failed, HEIMDAL_SOCKET
 
 GC_CACHED = 1
-CLOSE, STALL = "close", "stall"
+CLOSE, STALL, OTHER = "close", "stall", "other"
 ONE_PIECE = 32768
+NOTHING = struct.pack(">Iii", 4, 0, 0)
 REFUSAL = struct.pack(">Iii", 4, 0, -1765328188)        # INTERNAL
 
 
@@ -49,6 +52,7 @@ class Proxy:
         self.may_abandon = False        # a test of deadlines sets it
         self._held, self._replies, self._drops = set(), {}, set()
         self._mangled = {}              # (opcode, uid or None): function
+        self._hits = Counter()          # the same: replies
         self._fail = None               # [requests left, kind, function]
         self.before = None              # called with each request, before it
                                         # goes on: opcode name, arguments
@@ -113,7 +117,12 @@ class Proxy:
             self._fail, self.failed = [number, kind, function], None
 
     def mangle(self, opcode, function, uid=None):
+        self._hits[opcode, uid] = 0
         self._mangled[opcode, uid] = function
+
+    def hits(self, opcode, uid=None):
+        with self.lock:
+            return self._hits[opcode, uid]
 
     def heal_uid(self, uid):
         for key in [k for k in list(self._mangled) if k[1] == uid]:
@@ -207,6 +216,7 @@ class _Link:
         self.pending = collections.deque()  # (opcode name, function)
         self.order = threading.Lock()       # of changes to it
         self.unanswered = 0
+        self.last, self.other = (None, NOTHING), NOTHING
         self.hung = False
 
     def requests(self):
@@ -311,8 +321,14 @@ class _Link:
                         self.proxy.lock.wait()
                     self.unanswered -= 1
                 message = self.proxy._replies.get(name, message)
-                mangle = self.proxy._mangled.get(
-                    (name, self.uid), self.proxy._mangled.get((name, None)))
+                mangle = None
+                for key in ((name, self.uid), (name, None)):
+                    mangle = mangle or self.proxy._mangled.get(key)
+                    with self.proxy.lock:
+                        self.proxy._hits[key] += mangle is not None
+                if self.last[0] != name:
+                    self.other = self.last[1]
+                self.last = name, message
                 if mangle is None:
                     self.client.sendall(message)
                 elif not self._send(mangle(message)):
@@ -330,6 +346,8 @@ class _Link:
                 return False
             if action == STALL:
                 return False
+            if action == OTHER:
+                action = self.other
             if isinstance(action, float):
                 time.sleep(action)
             else:
