@@ -191,7 +191,7 @@ def no_growth(t):
     m = t.mount(direct=True)
     users = [t.user() for _ in range(USERS)]
     caches = prepare(t, m, users)
-    hands = [chaos.Hand(t, m, u, "%d:tktx" % u.uid, t.daemon, SECONDS + 60,
+    hands = [chaos.Hand(t, m, u, "%d:tktx" % u.uid, False, SECONDS + 60,
                         u.uid) for u in users]
     begin = time.monotonic()
     samples, times, chance = [], {}, random.Random(1)
