@@ -33,7 +33,9 @@ ALL = daemons.ALL
 REAL = ("heimdal", "sssd", "kcmd")      # a process apart from the mount
 # What the mount sends these is checked on the way (proxy.py), in all tests but
 # those that stop or spoil the daemon: through a proxy it is never refused.
-CHECKED = ("heimdal", "sssd")
+CHECKED = ("heimdal", "sssd", "kcmd")
+# The tests that look for the daemon's own socket in what kcmfs says.
+UNCHECKED = ("the_journal_has_fields",)
 TEST_DEADLINE = int(os.environ.get("KCMFS_TEST_LIMIT", "180"))
 
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(
@@ -357,6 +359,8 @@ def run_one(group, function):
         t = Test(group)
     except Exception as e:
         return "FAIL", _explain(e)
+    if function.__name__ in UNCHECKED:
+        t._checking = False
     hung = []
 
     def watchdog():

@@ -5,8 +5,9 @@ so that the daemon sees whom it would see without it.  Per connection two
 threads copy whole messages.  What the client does wrong on the wire is
 collected in `violations`:
 
-  - a request not 2.0, too short, of an opcode that crashes a real daemon,
-    or (up to 32 KiB, where the kernel never splits) not in one piece
+  - a request not 2.0, too short, of an opcode that kcmfs has no use for, or
+    (up to 32 KiB, where the kernel never splits) not in one piece
+  - arguments that are not what the opcode has, to the last byte
   - a connection closed with a reply unread or a request half sent
 
 Faults on demand: hold(OPCODE) keeps the replies back until release(),
@@ -27,14 +28,75 @@ import threading
 import time
 from collections import Counter
 
+import ccfile
 from kcmwire import OPCODES, connect_as
 from util import Failed, HEIMDAL_SOCKET
 
-GC_CACHED = 1
 CLOSE, STALL, OTHER = "close", "stall", "other"
 ONE_PIECE = 32768
 NOTHING = struct.pack(">Iii", 4, 0, 0)
 REFUSAL = struct.pack(">Iii", 4, 0, -1765328188)        # INTERNAL
+
+
+def _name(r):
+    end = r.data.find(b"\0", r.at)
+    if end <= r.at:
+        raise ValueError("an empty name, or none")
+    r.raw(end + 1 - r.at)
+
+
+def _uuid(r):
+    r.raw(16)
+
+
+def _u32(r):
+    return r.number("I")
+
+
+def _principal(r):
+    r.principal()
+
+
+def _cred(r):
+    r.cred()
+
+
+def _creds(r):
+    for i in range(_u32(r)):
+        cred = r.counted()
+        if i < 100:                     # it is slow
+            ccfile.parse_cred(cred)
+
+
+def _match(r):
+    """REMOVE_CRED's: a credential of which a tag says what it has."""
+    tag = _u32(r)
+    for bit in (1, 2):
+        if tag & bit:
+            r.principal()
+    if tag & 4:
+        r.number("H")
+        r.counted()
+    r.raw(4 * 4 + 1 + 4)                # times, is_skey, flags
+    if tag & ~0x17:
+        raise ValueError("tag %x" % tag)
+    if tag & 16:
+        r.counted()
+
+
+# What kcmfs sends.  RETRIEVE is not of it: Heimdal may ask the KDC for what
+# it does not have, and no other operation that may crash a real daemon.
+ARGUMENTS = {
+    "NOOP": (), "GET_CACHE_UUID_LIST": (), "GET_DEFAULT_CACHE": (),
+    "DESTROY": (_name,), "GET_PRINCIPAL": (_name,),
+    "GET_CRED_UUID_LIST": (_name,), "GET_KDC_OFFSET": (_name,),
+    "GET_CRED_LIST": (_name,), "SET_DEFAULT_CACHE": (_name,),
+    "GET_CACHE_BY_UUID": (_uuid,), "GET_CRED_BY_UUID": (_name, _uuid),
+    "INITIALIZE": (_name, _principal), "STORE": (_name, _cred),
+    "SET_KDC_OFFSET": (_name, _u32), "MOVE_CACHE": (_name, _name),
+    "REMOVE_CRED": (_name, _u32, _match),
+    "REPLACE": (_name, _u32, _principal, _creds),
+}
 
 
 class Proxy:
@@ -294,15 +356,17 @@ class _Link:
             return "?"
         number, = struct.unpack(">H", body[2:4])
         name = OPCODES.get(number, str(number))
-        if number not in OPCODES or name == "GET_INITIAL_TICKET":
-            self.proxy._violation("forbidden opcode %s", name)
-        if name in ("CHMOD", "CHOWN"):
+        if name not in ARGUMENTS:
             self.proxy._violation("%s sent", name)
-        if name == "RETRIEVE":
-            rest = body[4:].split(b"\0", 1)[-1]
-            if len(rest) < 4 or not struct.unpack(">I", rest[:4])[0] \
-                    & GC_CACHED:
-                self.proxy._violation("RETRIEVE without GC_CACHED")
+            return name
+        r = ccfile.Reader(body[4:])
+        try:
+            for part in ARGUMENTS[name]:
+                part(r)
+            if r.at != len(r.data):
+                raise ValueError("%d bytes more" % (len(r.data) - r.at))
+        except (EOFError, ValueError) as e:
+            self.proxy._violation("arguments of %s: %s", name, e)
         return name
 
     def replies(self):
