@@ -76,13 +76,13 @@ class Witness:
         self.name = made_cache(t, self.u, self.creds, offset=0)
         self.want = sorted(t.wire(self.u).creds(self.name))
 
-    def asks(self):
+    def asks(self, limit=SOON):
         begin = time.monotonic()
         with Client(self.t.kcm_socket, self.u.uid) as w:
             eq(sorted(w.creds(self.name)), self.want, "the other's cache")
             eq(w.store(self.name, self.creds[0].bytes()).code, 0)
         took = time.monotonic() - begin
-        check(took < SOON, "the other waits for %.1f s", took)
+        check(took < limit, "the other waits for %.1f s", took)
         return took
 
 
@@ -239,7 +239,7 @@ def connections_without_end(t):
         for p in floods:
             check(p.stdout.readline() == b"go\n", "no flood")
         for _ in range(30):
-            other.asks()
+            other.asks(4 * SOON)        # who may connect next is the kernel's
         for p in floods:
             check(p.poll() is None, "the flood ended")
     finally:
@@ -272,8 +272,9 @@ def slow_readers(t):
         sockets.append(s)
     took = sorted(other.asks() for _ in range(30))
     check(took[15] < 0.5, "the other's requests take %.2f s", took[15])
-    check(memory(t) < before + (300 << 20), "%d MiB more",
-          (memory(t) - before) >> 20)
+    more = (memory(t) - before) >> 20
+    # asan: keeps 256 MiB of what was freed
+    check(more < (560 if sanitizer() == "asan" else 300), "%d MiB more", more)
     for s in sockets:
         s.close()
     if sanitizer() != "asan":          # those keep what was freed for a while
