@@ -148,12 +148,18 @@ FUZZ_WRAP_reply := conn_open
 FUZZ_WRAP_server := epoll_wait accept4 getsockopt clock_gettime \
 	kcm_server_handle log_line
 FUZZ_WRAP_config := log_line
+fuzz_link = $(CC) $(ALL_LDFLAGS) -o $@ $1 \
+	$(addprefix -Wl$(comma)--wrap=,$(FUZZ_WRAP_$*)) \
+	$< $(filter %/libfs.a,$^) $B/libkcm.a $(UUID_LIBS) $(KCM_LIBS)
 $B/fuzz/%: $B/tests/fuzz/fuzz_%.o $B/libkcm.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $(FUZZ_MAIN) \
-	    $(addprefix -Wl$(comma)--wrap=,$(FUZZ_WRAP_$*)) \
-	    $< $(filter %/libfs.a,$^) $B/libkcm.a $(UUID_LIBS) $(KCM_LIBS)
-$(addprefix $B/fuzz/,names primary config options): $B/libfs.a
+	$(call fuzz_link,$(FUZZ_MAIN))
+# With main.c, whatever FUZZ_MAIN is.
+$B/replay/%: $B/tests/fuzz/fuzz_%.o $B/tests/fuzz/main.o $B/libkcm.a
+	@mkdir -p $(@D)
+	$(call fuzz_link,$B/tests/fuzz/main.o)
+$(foreach d,fuzz replay,$(addprefix $B/$d/,names primary config options)): \
+	$B/libfs.a
 
 $B/fs/%.o: ALL_CPPFLAGS = $(KCM_CPPFLAGS) $(FS_CPPFLAGS) $(CPPFLAGS)
 ALL_CPPFLAGS = $(KCM_CPPFLAGS) $(CPPFLAGS)

@@ -1,11 +1,12 @@
 """Clients at work on a mount while the KCM daemon has a bad time.
 
-    run(t, daemon, seconds, seed) -> figures
+    run(t, daemon, seconds, seed, troubles=ALL) -> figures
 
 Several uids with several caches each; every moment or two the daemon is
 killed, stopped, restarted, or its socket goes away and comes back; or a
 client is stopped, or interrupted while it waits.  Then all is well again, and
-each client's account (client.py) is held against what the daemon has.
+each client's account (client.py) is held against what the daemon has, and
+each cache can be appended to and read.
 """
 import json
 import os
@@ -18,28 +19,42 @@ import uuid
 
 import ccfile
 from kcmwire import Client as Wire
+from made import made_cache
 from tree import by_name
 from util import check, eq, wait_for
+from writing import append, rename_over
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TIMEOUT = 2             # of a KCM operation, in the mount
 # A rename waits for what it changes and then for putting the default back.
 DEADLINE = 2 * TIMEOUT + 3.0
 USERS, CACHES = 3, 2
+MILD = ("freeze", "hide_socket", "stop_client", "interrupt")
+LOSING = ("kill", "restart", "new_socket")  # what the daemon kept in memory
+ALL = LOSING + MILD
+# Appends a line of hexadecimal digits to the file, when it comes.
+APPENDS = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_APPEND)
+print("open", flush=True)
+os.write(fd, bytes.fromhex(sys.stdin.readline()))
+"""
 
 
 class Hand:
     """The clients of a run, each a process of its own."""
 
-    def __init__(self, t, m, user, name, daemon, seconds, seed):
-        self.user, self.name = user, name
+    def __init__(self, t, m, user, name, volatile, seconds, seed):
+        """volatile: a whole cache may be lost."""
+        self.user, self.name, self.socket = user, name, t.kcm_socket
         self.dir = m / ("by-name/" + by_name(name))
         self.stopped = False
         self.out = open(os.path.join(t.dir, "account-%s" % name), "wb+")
         self.process = subprocess.Popen(
             [sys.executable, "-B", os.path.join(HERE, "client.py"), self.dir,
              t.realm.name, str(seconds), str(DEADLINE),
-             "0" if daemon.keeps_state else "1", str(seed)],
+             str(int(volatile)), str(seed)],
             stdin=subprocess.DEVNULL, stdout=self.out, user=user.uid,
             group=user.gid, extra_groups=[], env=user.env, cwd="/")
         t.cleanup(self.end)
@@ -66,6 +81,8 @@ class Chaos:
         self.t, self.m, self.daemon, self.hands = t, m, daemon, hands
         self.random = random.Random(seed)
         self.victim = t.user()
+        self.name = "%d:tktv" % self.victim.uid
+        self.deck = []          # of troubles, each once until it is empty
         self.done = {}
 
     def daemon_pid(self):
@@ -105,58 +122,86 @@ class Chaos:
         self.daemon.start()
 
     def stop_client(self):
+        """Others go on, though perhaps not at the first attempt: the daemon
+        may just have come back, and the machine be busy."""
         hand = self.random.choice(self.hands)
         others = [h for h in self.hands if h is not hand]
-        hand.signal(signal.SIGSTOP)
-        begin = time.monotonic()
-        for other in self.random.sample(others, 2):
-            other.user.stat(self.m / "by-name")
+
+        def work(other):
             try:
+                other.user.stat(self.m / "by-name")
                 other.user.read(other.dir + "/cache")
-            except (FileNotFoundError, TimeoutError):
-                pass                    # not made yet; a busy machine
-        took = time.monotonic() - begin
-        check(took < 2 * DEADLINE, "a stopped client blocks others: %.1f s",
-              took)
-        time.sleep(self.random.uniform(0, 0.5))
-        hand.signal(signal.SIGCONT)
+            except FileNotFoundError:
+                pass                    # not made yet
+            except TimeoutError:
+                return False
+            return True
+        hand.signal(signal.SIGSTOP)
+        try:
+            for other in self.random.sample(others, 2):
+                wait_for("%s beside a stopped client" % other.name,
+                         lambda: work(other), 5 * TIMEOUT)
+        finally:
+            time.sleep(self.random.uniform(0, 0.5))
+            hand.signal(signal.SIGCONT)
+
+    def start(self, *command, **options):
+        return subprocess.Popen(
+            ["env", "--default-signal=INT", *command], user=self.victim.uid,
+            group=self.victim.gid, extra_groups=[], env=self.victim.env,
+            cwd="/", stderr=subprocess.DEVNULL, **options)
 
     def interrupt(self):
         """Ctrl-C while the daemon says nothing: gone at once.
 
-        By a name that nobody else looks up: the kernel lets two that look up
-        the same one wait for the first one's answer, signals or not.
+        The lookup is of a name that nobody else looks up: the kernel lets
+        two that look up the same one wait for the first one's answer, signals
+        or not.
         """
-        pid, user = self.daemon_pid(), self.victim
-        path = self.m / ("%s/cache" % uuid.uuid4())
+        pid, u = self.daemon_pid(), self.victim
+        made_cache(self.t, u, [], self.name)
+        path = self.m / ("by-name/%s/cache" % by_name(self.name))
+        writer = self.start(sys.executable, "-c", APPENDS, path,
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        eq(writer.stdout.readline(), b"open\n", "the one that appends")
+        reader = None
         os.kill(pid, signal.SIGSTOP)
         try:
-            process = subprocess.Popen(
-                ["env", "--default-signal=INT", "cat", path], user=user.uid, group=user.gid,
-                extra_groups=[], env=user.env, cwd="/",
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            reader = self.start(
+                "cat", self.m / ("%s/cache" % uuid.uuid4()),
+                stdout=subprocess.DEVNULL)
+            writer.stdin.write(ccfile.tgt(
+                u.principal, 5000).bytes().hex().encode() + b"\n")
+            writer.stdin.flush()
             time.sleep(0.5)
-            check(process.poll() is None, "it did not wait")
+            waiting = [("cat", reader), ("an append", writer)]
+            for what, process in waiting:
+                check(process.poll() is None, "%s did not wait", what)
             begin = time.monotonic()
-            process.send_signal(signal.SIGINT)
-            process.wait(20)
-            took = time.monotonic() - begin
+            for _, process in waiting:
+                process.send_signal(signal.SIGINT)
+            for what, process in waiting:
+                process.wait(20)
+                took = time.monotonic() - begin
+                check(took < 1.0, "Ctrl-C of %s took %.1f s", what, took)
         finally:
             os.kill(pid, signal.SIGCONT)
-        check(took < 1.0, "Ctrl-C took %.1f s", took)
+            for process in filter(None, (reader, writer)):
+                process.kill()
+                process.wait()
+            writer.stdin.close()
+            writer.stdout.close()
 
-    def trouble(self):
-        what = self.random.choice((
-            self.kill, self.restart, self.freeze, self.freeze,
-            self.hide_socket, self.new_socket, self.stop_client,
-            self.interrupt))
-        what()
-        self.done[what.__name__] = self.done.get(what.__name__, 0) + 1
+    def trouble(self, troubles):
+        if not self.deck:
+            self.deck = self.random.sample(troubles, len(troubles))
+        what = self.deck.pop()
+        getattr(self, what)()
+        self.done[what] = self.done.get(what, 0) + 1
 
 
-def figures_of(m):
-    """heap: of malloc(), the main arena alone; secret: of kcm/mem.c."""
-    pid = m.process.pid
+def process_figures(pid):
+    """heap: of malloc(), the main arena alone."""
     with open("/proc/%d/status" % pid) as f:
         status = dict(line.rstrip("\n").split(":\t", 1) for line in f)
     heap, inside = 0, False
@@ -166,13 +211,18 @@ def figures_of(m):
                 inside = line.endswith("[heap]\n")
             elif inside and line.startswith("Rss:"):
                 heap += int(line.split()[1])
+    return {"kB": int(status["VmRSS"].split()[0]), "heap": heap,
+            "threads": int(status["Threads"]),
+            "descriptors": len(os.listdir("/proc/%d/fd" % pid))}
+
+
+def figures_of(m):
+    """Of the mount; secret: of kcm/mem.c."""
+    figures = process_figures(m.process.pid)
     with open(m / ".kcmfs/status") as f:
         secret = [int(line.split()[2]) // 1024 for line in f
                   if line.startswith("secret memory:")]
-    return {"kB": int(status["VmRSS"].split()[0]), "heap": heap,
-            "secret": secret[0] if secret else 0,
-            "threads": int(status["Threads"]),
-            "descriptors": len(os.listdir("/proc/%d/fd" % pid))}
+    return dict(figures, secret=secret[0] if secret else 0)
 
 
 def compare(t, hand, account):
@@ -187,19 +237,36 @@ def compare(t, hand, account):
         eq(sorted(got), account["state"], "credentials of " + hand.name)
 
 
-def run(t, daemon, seconds, seed):
+def works(hand):
+    """Its cache, made if it is lost, takes a ticket and shows it."""
+    u, path = hand.user, hand.dir + "/cache"
+    if not u.exists(path):
+        u.call(os.makedirs, hand.dir, exist_ok=True)
+        rename_over(u, path, ccfile.Cache(
+            ccfile.princ(u.principal)).bytes())
+    ticket = ccfile.ticket(u.principal, "end@X", 5000)
+    append(u, path, ticket.bytes())
+    check(ticket in ccfile.parse(u.read(path)).creds,
+          "%s does not show what was stored at the end", hand.name)
+    with Wire(hand.socket, u.uid) as wire:
+        check(ticket.bytes() in wire.creds(hand.name),
+              "%s lacks what was stored at the end", hand.name)
+
+
+def run(t, daemon, seconds, seed, troubles=ALL):
     m = t.mount("-o", "timeout=%d" % TIMEOUT)
     users = [t.user() for _ in range(USERS)]
-    hands = [Hand(t, m, u, "%d:tkt%d" % (u.uid, i), daemon, seconds,
-                  seed + 10 * u.uid + i)
+    volatile = not daemon.keeps_state and bool(set(troubles) & set(LOSING))
+    hands = [Hand(t, m, u, "%d:tkt%d" % (u.uid, i), volatile,
+                  seconds + 60, seed + 10 * u.uid + i)
              for u in users for i in range(CACHES)]
     chaos = Chaos(t, m, daemon, hands, seed)
     end = time.monotonic() + seconds
     time.sleep(1)
     begin = figures_of(m)
     most = dict(begin)
-    while time.monotonic() < end:
-        chaos.trouble()
+    while time.monotonic() < end or len(chaos.done) < len(troubles):
+        chaos.trouble(troubles)
         now = figures_of(m)
         most = {k: max(most[k], now[k]) for k in most}
         check(m.alive(), "kcmfs is dead")
@@ -211,6 +278,7 @@ def run(t, daemon, seconds, seed):
         account = hand.account()
         eq(account["violations"], [], "violations by %s" % hand.name)
         compare(t, hand, account)
+        works(hand)
         total += sum(account["count"].values())
         slowest = max(slowest, account["slowest"])
         for name, n in account["errors"].items():

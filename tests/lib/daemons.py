@@ -8,8 +8,9 @@ import os
 import signal
 import subprocess
 
-from util import (HEIMDAL_SOCKET, Failed, connectable, end_process, tail,
-                  wait_for)
+from mount import BAD_LOG
+from util import (HEIMDAL_SOCKET, Failed, check, connectable, end_process,
+                  tail, wait_for)
 
 ALL = ("heimdal", "sssd", "kcmd", "embedded")
 
@@ -62,6 +63,9 @@ class Daemon:
     def restart(self):
         self.stop()
         return self.start()
+
+    def check(self):
+        """Did it do what none of ours may, now or when it ended?"""
 
     def running(self):
         return self.process is not None and self.process.poll() is None
@@ -141,9 +145,36 @@ class Kcmd(Daemon):
     def __init__(self, directory, conf, binary, *options):
         super().__init__(directory, conf)
         self.binary, self.options = binary, options
+        self.looked = 0             # so much of the log was checked
 
     def _spawn(self):
         if not os.access(self.binary, os.X_OK):
             raise Failed("%s is not built (make)" % self.binary)
         return self._popen([self.binary, "-f", "--socket=" + self.socket,
                             *self.options])
+
+    def stop(self):
+        super().stop()
+        self.check()
+
+    def _end(self, sig):
+        code = end_process(self.process, sig)
+        self.check()
+        check(sig == signal.SIGKILL or code == 0,
+              "kcmd ended with status %d on signal %d:\n%s", code, sig,
+              tail(self.log))
+
+    def check(self):
+        try:
+            with open(self.log, "rb") as f:
+                f.seek(self.looked)
+                text = f.read().decode("utf-8", "replace")
+                self.looked = f.tell()
+        except FileNotFoundError:
+            return                  # never started
+        bad = BAD_LOG.search(text)
+        check(not bad, "kcmd's log has %r:\n%s", bad and bad.group(0),
+              tail(self.log, 80))
+        code = self.process.returncode if not self.running() else 0
+        check(code >= 0 or code == -signal.SIGKILL,
+              "kcmd died by signal %d:\n%s", -code, tail(self.log))

@@ -5,8 +5,9 @@ so that the daemon sees whom it would see without it.  Per connection two
 threads copy whole messages.  What the client does wrong on the wire is
 collected in `violations`:
 
-  - a request not 2.0, too short, of an opcode that crashes a real daemon,
-    or (up to 32 KiB, where the kernel never splits) not in one piece
+  - a request not 2.0, too short, of an opcode that kcmfs has no use for, or
+    (up to 32 KiB, where the kernel never splits) not in one piece
+  - arguments that are not what the opcode has, to the last byte
   - a connection closed with a reply unread or a request half sent
 
 Faults on demand: hold(OPCODE) keeps the replies back until release(),
@@ -15,7 +16,9 @@ without an answer; hold_uid(UID) holds all replies to one user; fail_at(N,
 KIND) lets the Nth request from now on go wrong; before(NAME, ARGUMENTS), if it
 is set, is called with each request before it goes on.  mangle(OPCODE, FUNCTION, UID)
 has FUNCTION(reply) say what is done instead: bytes to send, seconds to wait,
-CLOSE, and STALL, which is to send nothing more on this connection.
+CLOSE, STALL, which is to send nothing more on this connection, and OTHER, which
+is to send the last reply to a request of another opcode; hits(OPCODE, UID)
+counts the replies spoiled so since then.
 """
 import collections
 import os
@@ -25,13 +28,75 @@ import threading
 import time
 from collections import Counter
 
+import ccfile
 from kcmwire import OPCODES, connect_as
 from util import Failed, HEIMDAL_SOCKET
 
-GC_CACHED = 1
-CLOSE, STALL = "close", "stall"
+CLOSE, STALL, OTHER = "close", "stall", "other"
 ONE_PIECE = 32768
+NOTHING = struct.pack(">Iii", 4, 0, 0)
 REFUSAL = struct.pack(">Iii", 4, 0, -1765328188)        # INTERNAL
+
+
+def _name(r):
+    end = r.data.find(b"\0", r.at)
+    if end <= r.at:
+        raise ValueError("an empty name, or none")
+    r.raw(end + 1 - r.at)
+
+
+def _uuid(r):
+    r.raw(16)
+
+
+def _u32(r):
+    return r.number("I")
+
+
+def _principal(r):
+    r.principal()
+
+
+def _cred(r):
+    r.cred()
+
+
+def _creds(r):
+    for i in range(_u32(r)):
+        cred = r.counted()
+        if i < 100:                     # it is slow
+            ccfile.parse_cred(cred)
+
+
+def _match(r):
+    """REMOVE_CRED's: a credential of which a tag says what it has."""
+    tag = _u32(r)
+    for bit in (1, 2):
+        if tag & bit:
+            r.principal()
+    if tag & 4:
+        r.number("H")
+        r.counted()
+    r.raw(4 * 4 + 1 + 4)                # times, is_skey, flags
+    if tag & ~0x17:
+        raise ValueError("tag %x" % tag)
+    if tag & 16:
+        r.counted()
+
+
+# What kcmfs sends.  RETRIEVE is not of it: Heimdal may ask the KDC for what
+# it does not have, and no other operation that may crash a real daemon.
+ARGUMENTS = {
+    "NOOP": (), "GET_CACHE_UUID_LIST": (), "GET_DEFAULT_CACHE": (),
+    "DESTROY": (_name,), "GET_PRINCIPAL": (_name,),
+    "GET_CRED_UUID_LIST": (_name,), "GET_KDC_OFFSET": (_name,),
+    "GET_CRED_LIST": (_name,), "SET_DEFAULT_CACHE": (_name,),
+    "GET_CACHE_BY_UUID": (_uuid,), "GET_CRED_BY_UUID": (_name, _uuid),
+    "INITIALIZE": (_name, _principal), "STORE": (_name, _cred),
+    "SET_KDC_OFFSET": (_name, _u32), "MOVE_CACHE": (_name, _name),
+    "REMOVE_CRED": (_name, _u32, _match),
+    "REPLACE": (_name, _u32, _principal, _creds),
+}
 
 
 class Proxy:
@@ -49,6 +114,7 @@ class Proxy:
         self.may_abandon = False        # a test of deadlines sets it
         self._held, self._replies, self._drops = set(), {}, set()
         self._mangled = {}              # (opcode, uid or None): function
+        self._hits = Counter()          # the same: replies
         self._fail = None               # [requests left, kind, function]
         self.before = None              # called with each request, before it
                                         # goes on: opcode name, arguments
@@ -113,7 +179,12 @@ class Proxy:
             self._fail, self.failed = [number, kind, function], None
 
     def mangle(self, opcode, function, uid=None):
+        self._hits[opcode, uid] = 0
         self._mangled[opcode, uid] = function
+
+    def hits(self, opcode, uid=None):
+        with self.lock:
+            return self._hits[opcode, uid]
 
     def heal_uid(self, uid):
         for key in [k for k in list(self._mangled) if k[1] == uid]:
@@ -207,6 +278,7 @@ class _Link:
         self.pending = collections.deque()  # (opcode name, function)
         self.order = threading.Lock()       # of changes to it
         self.unanswered = 0
+        self.last, self.other = (None, NOTHING), NOTHING
         self.hung = False
 
     def requests(self):
@@ -284,15 +356,17 @@ class _Link:
             return "?"
         number, = struct.unpack(">H", body[2:4])
         name = OPCODES.get(number, str(number))
-        if number not in OPCODES or name == "GET_INITIAL_TICKET":
-            self.proxy._violation("forbidden opcode %s", name)
-        if name in ("CHMOD", "CHOWN"):
+        if name not in ARGUMENTS:
             self.proxy._violation("%s sent", name)
-        if name == "RETRIEVE":
-            rest = body[4:].split(b"\0", 1)[-1]
-            if len(rest) < 4 or not struct.unpack(">I", rest[:4])[0] \
-                    & GC_CACHED:
-                self.proxy._violation("RETRIEVE without GC_CACHED")
+            return name
+        r = ccfile.Reader(body[4:])
+        try:
+            for part in ARGUMENTS[name]:
+                part(r)
+            if r.at != len(r.data):
+                raise ValueError("%d bytes more" % (len(r.data) - r.at))
+        except (EOFError, ValueError) as e:
+            self.proxy._violation("arguments of %s: %s", name, e)
         return name
 
     def replies(self):
@@ -311,8 +385,14 @@ class _Link:
                         self.proxy.lock.wait()
                     self.unanswered -= 1
                 message = self.proxy._replies.get(name, message)
-                mangle = self.proxy._mangled.get(
-                    (name, self.uid), self.proxy._mangled.get((name, None)))
+                mangle = None
+                for key in ((name, self.uid), (name, None)):
+                    mangle = mangle or self.proxy._mangled.get(key)
+                    with self.proxy.lock:
+                        self.proxy._hits[key] += mangle is not None
+                if self.last[0] != name:
+                    self.other = self.last[1]
+                self.last = name, message
                 if mangle is None:
                     self.client.sendall(message)
                 elif not self._send(mangle(message)):
@@ -330,6 +410,8 @@ class _Link:
                 return False
             if action == STALL:
                 return False
+            if action == OTHER:
+                action = self.other
             if isinstance(action, float):
                 time.sleep(action)
             else:

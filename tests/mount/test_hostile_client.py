@@ -5,6 +5,8 @@ import os
 import random
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -13,11 +15,26 @@ import ccfile
 from harness import CLOCK, not_under, sanitizer, test
 from kcmwire import OP, Client, connect_as, recv_exactly, request, z
 from made import made_cache, usual_creds
-from util import check, eq, wait_for
+from util import DEADLINE, check, eq, wait_for
 
 OURS = ("kcmd", "embedded")
 REQUEST_MAX = 10 * 1024 * 1024
 SOON = 5.0                      # for a request of somebody else, loaded or not
+STUCK = 30                      # seconds, STUCK_LIMIT in kcm/run.c
+
+# Connects for ever, keeping so many that some are one too many.
+CONNECTS = """
+import collections, socket, sys
+held = collections.deque()
+while True:
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(sys.argv[1])
+    held.append(s)
+    if len(held) == 400:
+        print("go", flush=True)
+    if len(held) > 400:
+        held.popleft().close()
+"""
 
 
 def ready(t):
@@ -59,13 +76,19 @@ class Witness:
         self.name = made_cache(t, self.u, self.creds, offset=0)
         self.want = sorted(t.wire(self.u).creds(self.name))
 
-    def asks(self):
+    def connect(self):
+        try:
+            return Client(self.t.kcm_socket, self.u.uid)
+        except BlockingIOError:         # too many wait for accept(2)
+            return None
+
+    def asks(self, limit=SOON):
         begin = time.monotonic()
-        with Client(self.t.kcm_socket, self.u.uid) as w:
+        with wait_for("a connection", self.connect, limit) as w:
             eq(sorted(w.creds(self.name)), self.want, "the other's cache")
             eq(w.store(self.name, self.creds[0].bytes()).code, 0)
         took = time.monotonic() - begin
-        check(took < SOON, "the other waits for %.1f s", took)
+        check(took < limit, "the other waits for %.1f s", took)
         return took
 
 
@@ -209,15 +232,39 @@ def flood_of_connections(t):
 
 
 @test(*OURS)
+def connections_without_end(t):
+    """Others are accepted and served while one user only connects."""
+    u = ready(t)
+    other = Witness(t)
+    before = descriptors(t)
+    floods = [subprocess.Popen(
+        [sys.executable, "-c", CONNECTS, t.kcm_socket], user=u.uid,
+        group=u.gid, extra_groups=[], stdout=subprocess.PIPE)
+        for _ in range(3)]
+    try:
+        for p in floods:
+            check(p.stdout.readline() == b"go\n", "no flood")
+        for _ in range(30):
+            other.asks(4 * SOON)        # who may connect next is the kernel's
+        for p in floods:
+            check(p.poll() is None, "the flood ended")
+    finally:
+        for p in floods:
+            p.kill()
+            p.wait()
+            p.stdout.close()
+    wait_for("the descriptors", lambda: descriptors(t) <= before + 2)
+
+
+@test(*OURS)
 @not_under("tsan", CLOCK)
 def slow_readers(t):
     """100 connections that ask for megabytes and read none: memory has an
     end, and another user's requests do not wait."""
     u = ready(t)
     other = Witness(t)
-    name = made_cache(t, u, [ccfile.ticket(
-        u.principal, "h%d@EXAMPLE.COM" % i, 1000 + i, size=30000)
-        for i in range(50)], offset=0)
+    name = made_cache(t, u, [large(u, "h%d@EXAMPLE.COM" % i, 30000)
+                             for i in range(200)], offset=0)
     before = memory(t)
     sockets = []
     for _ in range(100):
@@ -231,13 +278,14 @@ def slow_readers(t):
         sockets.append(s)
     took = sorted(other.asks() for _ in range(30))
     check(took[15] < 0.5, "the other's requests take %.2f s", took[15])
-    check(memory(t) < before + (300 << 20), "%d MiB more",
-          (memory(t) - before) >> 20)
+    more = (memory(t) - before) >> 20
+    # asan: keeps 256 MiB of what was freed
+    check(more < (560 if sanitizer() == "asan" else 300), "%d MiB more", more)
     for s in sockets:
         s.close()
     if sanitizer() != "asan":          # those keep what was freed for a while
         wait_for("the memory", lambda: memory(t) < before + (40 << 20))
-    eq(len(t.wire(u).creds(name)), 50)
+    eq(len(t.wire(u).creds(name)), 200)
 
 
 @test(*OURS)
@@ -275,19 +323,46 @@ def busy_flood(t):
 
 @test(*OURS)
 def half_requests_are_closed_in_time(t):
-    """They cost nothing but a descriptor until then."""
+    """They cost nothing but a descriptor until then; nor is a reply kept for
+    ever that nobody reads."""
     u = ready(t)
     other = Witness(t)
-    before = memory(t)
-    sockets = []
+    name = made_cache(t, u, [large(u, "h%d@EXAMPLE.COM" % i, 30000)
+                             for i in range(50)], offset=0)
+    idle = t.wire(u)
+    idle.principal(name)
+    before, at_first = memory(t), descriptors(t)
+    half = struct.pack(">IBBH", REQUEST_MAX, 2, 0, OP["STORE"]) + b"x" * 2000
+    begin = time.monotonic()
+    sockets, sent = [], []
     for _ in range(200):
         s = connect_as(t.kcm_socket, u.uid, u.uid)
-        s.sendall(struct.pack(">IBBH", REQUEST_MAX, 2, 0, OP["STORE"])
-                  + b"x" * 2000)
+        s.sendall(half)
+        sockets.append(s)
+    for _ in range(5):
+        s = connect_as(t.kcm_socket, u.uid, u.uid)
+        s.sendall(request("GET_CRED_LIST", z(name)))
         sockets.append(s)
     other.asks()
     check(memory(t) < before + (150 << 20), "%d MiB for 200 beginnings",
           (memory(t) - before) >> 20)
-    for s in sockets:
-        s.close()
+
+    def closed():
+        try:                            # a byte now and then is no excuse
+            if time.monotonic() > begin + 3 * len(sent):
+                sent.append(sockets[0].send(b"x"))
+        except OSError:
+            pass
+        return descriptors(t) <= at_first
+    try:
+        time.sleep(STUCK - 10)
+        check(not closed(), "closed after %.0f s",
+              time.monotonic() - begin)
+        wait_for("all to be closed", closed, STUCK + 10 + DEADLINE)
+        for s in sockets[:200]:
+            eq(closed_or_answered(s), b"", "the answer to half a request")
+    finally:
+        for s in sockets:
+            s.close()
+    eq(idle.principal(name), pbytes(u.principal), "on one that only waited")
     other.asks()

@@ -14,10 +14,10 @@ import ccfile
 from harness import CLOCK, not_under, test
 from kcmwire import z
 from made import made_cache
-from proxy import CLOSE, STALL
-from tree import by_name
+from proxy import CLOSE, OTHER, STALL
+from tree import by_name, ticket_name
 from util import Failed, at_once, check, eq, raises, wait_for
-from writing import append, rename_over
+from writing import append, put, rename_over
 
 TIMEOUT = 2                     # seconds, of the mounts here
 SLACK = 1.5                     # for a loaded machine
@@ -54,6 +54,10 @@ FAULTS = {
     "twice": (lambda m: [m + m], {None} | NONSENSE),
     "with another one": (lambda m: [m + reply(0, b"x\0")],
                          {None} | NONSENSE),
+    "and a byte": (lambda m: [m + b"\0"], {None} | NONSENSE),
+    "a byte too much": (lambda m: [length(m, len(m) - 7) + b"\0"],
+                        {None} | NONSENSE),
+    "of another request": (lambda m: [OTHER], {None} | NONSENSE),
     "unknown status": (lambda m: [reply(-1)], NONSENSE),
     "unknown outer status": (lambda m: [reply(0, b"", -77)], NONSENSE),
     "positive status": (lambda m: [reply(123456)], NONSENSE),
@@ -127,6 +131,16 @@ def judge(what, fault, code, seconds, also=()):
           seconds)
 
 
+# A reply and more: of that the next one to use the connection may learn.
+MORE = ("twice", "with another one", "and a byte")
+
+
+def spoiled(p, op, u, fault):
+    """Was a reply to op spoiled, and not another or none?"""
+    check(p.hits(op, u.uid) > 0, "%s is not asked for (reply %s), but %s", op,
+          fault, [name for uid, name, _ in p.log if uid == u.uid][-6:])
+
+
 def health(m):
     """(descriptors, threads) of the mount's process."""
     pid = m.process.pid
@@ -166,6 +180,7 @@ def spoil_reading(t, p, m, ops, skipped=()):
                 continue
             p.mangle(op, spoil, a.u.uid)
             code, seconds = a.attempt(attempt)
+            spoiled(p, op, a.u, fault)
             also = {None} if op == "GET_KDC_OFFSET" else ()
             if op == "GET_CRED_LIST" and "status" in fault:
                 also = {None}           # the way round is there
@@ -173,7 +188,7 @@ def spoil_reading(t, p, m, ops, skipped=()):
                 also = {None}           # what was so before
             judge(op, fault, code, seconds, also)
             p.heal_uid(a.u.uid)
-            if fault == "twice" or fault.startswith("with"):
+            if fault in MORE:
                 a.u.read(a.path)
             a.whole(a.u.read(a.path))
             eq(a.in_kcm(), sorted(c.bytes() for c in a.creds), "KCM")
@@ -236,7 +251,7 @@ def lists_that_lie(t):
     def listed(*counts, rest=b""):
         return reply(0, struct.pack(">%dI" % len(counts), *counts) + rest)
 
-    def spoiled(op, message, *codes):
+    def answered(op, message, *codes):
         a.change()
         p.mangle(op, lambda m: [message], a.u.uid)
         code, seconds = a.attempt(lambda: a.whole(a.u.read(a.path)))
@@ -246,16 +261,16 @@ def lists_that_lie(t):
         p.heal_uid(a.u.uid)
         a.whole(a.u.read(a.path))
     for size in (1, 15, 17, 16 * 7 + 8):
-        spoiled("GET_CRED_UUID_LIST", reply(0, b"u" * size), errno.EIO)
-    spoiled("GET_CRED_LIST", reply(0), errno.EIO)
-    spoiled("GET_CRED_LIST", listed(0xffffffff), errno.EIO)
-    spoiled("GET_CRED_LIST", listed(0x40000000, 4, rest=b"abcd"), errno.EIO)
+        answered("GET_CRED_UUID_LIST", reply(0, b"u" * size), errno.EIO)
+    answered("GET_CRED_LIST", reply(0), errno.EIO)
+    answered("GET_CRED_LIST", listed(0xffffffff), errno.EIO)
+    answered("GET_CRED_LIST", listed(0x40000000, 4, rest=b"abcd"), errno.EIO)
     # of another number than the UUIDs: asked again, another way
-    spoiled("GET_CRED_LIST", listed(6, 0x7fffffff, rest=b"x" * 100),
-            None, errno.EIO)
+    answered("GET_CRED_LIST", listed(6, 0x7fffffff, rest=b"x" * 100),
+             None, errno.EIO)
     for body in (b"", b"\0", struct.pack(">II", 1, 0xffffffff),
                  struct.pack(">III", 1, 0, 0xfffffff0) + b"R"):
-        spoiled("GET_PRINCIPAL", reply(0, body), errno.EIO, errno.ENOENT)
+        answered("GET_PRINCIPAL", reply(0, body), errno.EIO, errno.ENOENT)
 
 
 @test("kcmd")
@@ -405,6 +420,7 @@ def writing(t):
         for fault, (spoil, _) in FAULTS.items():
             p.mangle(op, spoil, a.u.uid)
             code, seconds = a.attempt(function)
+            spoiled(p, op, a.u, fault)
             if "status" in fault and op == "REPLACE":
                 code = code and errno.EIO       # or done another way
             judge(op, fault, code, seconds, {None, errno.EIO})
@@ -439,12 +455,147 @@ def destroying(t):
                 check(own.call("GET_PRINCIPAL", z(name)).code,
                       "%s is there after unlink", name)
     for number, (fault, (spoil, _)) in enumerate(FAULTS.items()):
-        if fault in ("half", "all but a byte", "too long by 16"):
-            continue                    # as "nothing"
+        if fault in SLOW:
+            continue
         p.mangle("DESTROY", spoil, u.uid)
         body(number, fault)
+        spoiled(p, "DESTROY", u, fault)
         p.heal_uid(u.uid)
     check(w.default(), "no default")
+
+
+# As "nothing", and each takes seconds.
+SLOW = ("half", "all but a byte", "too long by 16")
+
+
+def changes(a):
+    """{opcode: a function that returns one that needs it, one that says what
+    is there, and what may be: first what is wanted, then what also may be
+    where that fails}."""
+    def creation():
+        """INITIALIZE of a name that is not there."""
+        name = "%d:tktn%d" % (a.u.uid, a.serial)
+        path = a.m / ("by-name/" + by_name(name))
+        creds = [a.next()]
+        a.u.call(os.mkdir, path)
+        return lambda: put(a.u, path + "/cache", ccfile.Cache(
+            a.client, creds).bytes()), lambda: held(name), [
+                sorted(c.bytes() for c in creds), [], None]
+
+    def held(name):
+        if name not in a.wire.caches().values():
+            return None
+        found = sorted(a.wire.creds(name))
+        a.wire.destroy(name)
+        return found
+
+    def default():
+        """SET_DEFAULT_CACHE, to the other one of two."""
+        before = a.wire.default()
+        name = a.name if before != a.name else a.other
+        link = "%s/new-default%d" % (a.m, a.serial)
+        a.serial += 1
+
+        def body():
+            a.u.call(os.symlink, "by-name/" + by_name(name), link)
+            a.u.call(os.rename, link, a.m / "default")
+        return body, a.wire.default, [name, before]
+
+    def removal():
+        """REMOVE_CRED, of a ticket by its name."""
+        gone = a.creds[-1]
+        path = a.dir + "/tickets/" + ticket_name(str(gone.server))
+
+        def after():
+            got = a.in_kcm()
+            if gone.bytes() not in got:
+                a.creds[-1] = a.next()
+                a.wire.store(a.name, a.creds[-1].bytes())
+            return got
+        before = sorted(c.bytes() for c in a.creds)
+        return lambda: a.u.call(os.unlink, path), after, [
+            [c for c in before if c != gone.bytes()], before]
+
+    def move():
+        """MOVE_CACHE, of what was written beside it."""
+        before = sorted(c.bytes() for c in a.creds)
+        new = [a.next(), a.next()]
+
+        def after():
+            got = a.in_kcm()
+            if got != before:
+                a.creds = new
+            return got
+        return lambda: rename_over(
+            a.u, a.path, ccfile.Cache(a.client, new).bytes()), after, [
+                sorted(c.bytes() for c in new), before]
+
+    def listing():
+        """GET_CACHE_BY_UUID, of one that is new."""
+        name = "%d:tktl%d" % (a.u.uid, a.serial)
+        a.serial += 1
+        a.wire.init(name, ccfile.Writer().principal(a.client).out)
+
+        def after():
+            got = by_name(name) in a.u.list(a.m / "by-name")
+            a.wire.destroy(name)
+            return got
+        return lambda: a.u.list(a.m / "by-name"), after, [True]
+    return {"INITIALIZE": creation, "SET_DEFAULT_CACHE": default,
+            "REMOVE_CRED": removal, "MOVE_CACHE": move,
+            "GET_CACHE_BY_UUID": listing}
+
+
+def spoil_changes(t, *ops):
+    """What is there afterwards is what was before, or what was wanted, and
+    the latter where no error is said.  Each on a mount of its own: while a
+    rename waits, the kernel lets no lookup into that directory."""
+    attacked = {}
+    for op in ops:
+        p, m = behind(t)
+        p.may_abandon = True
+        attacked[op] = Attacked(t, m, p, t)
+
+    def body(op):
+        a = attacked[op]
+        p, m = a.p, a.m
+        a.other = made_cache(t, a.u, a.creds[:2], "%d:tkty" % a.u.uid,
+                             offset=0)
+        for fault, (spoil, _) in FAULTS.items():
+            if fault in SLOW or (fault == "of another request" and
+                                 op == "GET_CACHE_BY_UUID"):
+                continue                # another name cannot be told
+            function, after, wanted = changes(a)[op]()
+            p.mangle(op, spoil, a.u.uid)
+            code, seconds = a.attempt(function)
+            spoiled(p, op, a.u, fault)
+            judge(op, fault, code, seconds, {None, errno.EIO})
+            p.heal_uid(a.u.uid)
+            if fault in MORE:
+                a.attempt(lambda: a.u.list(m / "by-name"))
+            got = after()
+            check(got in (wanted if code else wanted[:1]),
+                  "%s, reply %s, %s: there is %r", op, fault,
+                  code and os.strerror(code), got)
+            a.whole(a.u.read(a.path))
+    at_once([lambda op=op: body(op) for op in ops])
+    for a in attacked.values():
+        check(a.m.alive(), "kcmfs is dead")
+
+
+@test("kcmd")
+@not_under("tsan", CLOCK)
+def changing(t):
+    """Whatever else changes or names caches, each with every fault."""
+    spoil_changes(t, "SET_DEFAULT_CACHE", "REMOVE_CRED", "GET_CACHE_BY_UUID")
+
+
+@test("kcmd")
+@not_under("tsan", CLOCK)
+def changing_without_extensions(t):
+    """A cache is made, and replaced, without REPLACE, as on Heimdal."""
+    t.own_daemon("--no-mit-extensions")
+    spoil_changes(t, "INITIALIZE", "MOVE_CACHE")
 
 
 def t_wire(t, u):
