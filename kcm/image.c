@@ -309,12 +309,14 @@ image_share(const struct image *i, struct kcm_snapshot *s)
 {
     size_t count = 0;
     _cleanup_(freep) struct canon_item *items = canon_items(s, &count);
+    bool in_order = items != NULL && i->clean && i->count == count;
     _cleanup_(freep) struct canon_ref *refs =
-        items != NULL ? canon_index(items, count) : NULL;
-    for (size_t n = 0; refs != NULL && n < i->count; n++) {
+        items != NULL && !in_order ? canon_index(items, count) : NULL;
+    for (size_t n = 0; (in_order || refs != NULL) && n < i->count; n++) {
+        struct data d = image_entry_bytes(i, n);
         struct canon_item *found =
-            canon_find(refs, count, image_entry_bytes(i, n));
-        if (found != NULL)
+            in_order ? &items[n] : canon_find(refs, count, d);
+        if (found != NULL && data_equal(found->cred.raw, d))
             share_entry(i, n, found, &s->creds[found->index]);
     }
 }
