@@ -161,10 +161,16 @@ class Chaos:
         pid, u = self.daemon_pid(), self.victim
         made_cache(self.t, u, [], self.name)
         path = self.m / ("by-name/%s/cache" % by_name(self.name))
-        writer = self.start(sys.executable, "-c", APPENDS, path,
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        eq(writer.stdout.readline(), b"open\n", "the one that appends")
-        reader = None
+
+        def opened():               # the daemon may be late from before
+            process = self.start(sys.executable, "-c", APPENDS, path,
+                                 stdin=subprocess.PIPE,
+                                 stdout=subprocess.PIPE)
+            if process.stdout.readline() == b"open\n":
+                return process
+            process.communicate()
+            return None
+        writer, reader = wait_for("one that appends", opened), None
         os.kill(pid, signal.SIGSTOP)
         try:
             reader = self.start(

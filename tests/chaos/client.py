@@ -242,13 +242,13 @@ def ccfile_removed(cred):
 def main():
     directory, realm, seconds, deadline, volatile, seed = sys.argv[1:]
     client = Client(directory, realm, float(deadline), volatile == "1", seed)
-    ended = []
-    signal.signal(signal.SIGTERM, lambda *_: ended.append(True))
+    # Blocked: it would interrupt a change, which may be done later than it is
+    # looked for.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     end = time.monotonic() + float(seconds)
-    while time.monotonic() < end and not ended:
+    while time.monotonic() < end and not signal.sigpending():
         client.step()
-    while not ended:                    # the daemon may be down until then
-        time.sleep(0.02)
+    signal.sigwait({signal.SIGTERM})    # the daemon may be down until then
     client.settle()
     print(json.dumps(client.account()))
 

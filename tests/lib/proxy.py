@@ -13,12 +13,12 @@ collected in `violations`:
 Faults on demand: hold(OPCODE) keeps the replies back until release(),
 replace_reply(OPCODE, BYTES) answers that instead, drop(OPCODE) closes
 without an answer; hold_uid(UID) holds all replies to one user; fail_at(N,
-KIND) lets the Nth request from now on go wrong; before(NAME, ARGUMENTS), if it
-is set, is called with each request before it goes on.  mangle(OPCODE, FUNCTION, UID)
-has FUNCTION(reply) say what is done instead: bytes to send, seconds to wait,
-CLOSE, STALL, which is to send nothing more on this connection, and OTHER, which
-is to send the last reply to a request of another opcode; hits(OPCODE, UID)
-counts the replies spoiled so since then.
+KIND) lets the Nth request from now on go wrong; before(NAME, ARGUMENTS), if
+it is set, is called with each request before it goes on.  mangle(OPCODE,
+FUNCTION, UID) has FUNCTION(reply) say what is done instead: bytes to send,
+seconds to wait, CLOSE, STALL, which is to send nothing more on this
+connection, and OTHER, which is to send the last reply to a request of another
+opcode; hits(OPCODE, UID) counts the replies spoiled so since then.
 """
 import collections
 import os
