@@ -32,8 +32,7 @@ first_mtime(const struct kcm_snapshot *s)
     for (size_t i = 0; i < s->count; i++) {
         struct cred c;
         struct blob *b = s->creds[i].bytes;
-        if (b == NULL || !cred_parse((struct data){b->bytes, b->len}, &c) ||
-            cred_is_config(&c))
+        if (b == NULL || !cred_parse(blob_data(b), &c) || cred_is_config(&c))
             continue;
         if (cred_start(&c) > newest && cred_start(&c) <= now.tv_sec)
             newest = cred_start(&c);

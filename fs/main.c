@@ -14,6 +14,7 @@
  */
 #include <errno.h>
 #include <linux/capability.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -358,6 +359,8 @@ int
 main(int argc, char **argv)
 {
     harden_start();
+    /* The threads are many, and wait: arenas for each would only grow. */
+    (void)mallopt(M_ARENA_MAX, 2);
     struct options o;
     char *error;
     int status = options_parse(argc, argv, &o, &error);

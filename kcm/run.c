@@ -245,6 +245,8 @@ wait_for_events(struct loop *loop)
 {
     struct epoll_event events[EVENTS];
     bool timed = loop->stuck > 0 || loop->deaf;
+    if (timed)
+        sweep(loop); /* now, while who drips bytes is not queued */
     int timeout = loop->peers.first != NULL ? 0 : timed ? 1000 : -1;
     int n = epoll_wait(loop->epoll_fd, events, EVENTS, timeout);
     if (n < 0)
@@ -258,8 +260,6 @@ wait_for_events(struct loop *loop)
         else
             conn_queue(loop, what);
     }
-    if (timed)
-        sweep(loop);
     return 0;
 }
 
