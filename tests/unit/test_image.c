@@ -226,7 +226,7 @@ START_TEST(shared)
 {
     struct kcm_snapshot *s = snapshot("0161731"), *same = snapshot("0161731");
     size_t before = secret_in_use();
-    struct image *i = render(s), *merged;
+    struct image *i = render(s), *again;
     size_t both = secret_in_use();
     ck_assert_uint_gt(both, before);
     image_share(i, s);
@@ -237,9 +237,9 @@ START_TEST(shared)
     ck_assert_uint_eq(slices, i->count);
 
     /* The next image has them in other bytes; the first goes. */
-    ck_assert_int_eq(image_merge(i, s, &merged), 0);
-    ck_assert(merged == i);
-    image_unref(merged);
+    ck_assert_int_eq(image_merge(i, s, &again), 0);
+    ck_assert(again == i);
+    image_unref(again);
     struct image *next = render(s);
     image_share(next, s);
     image_unref(i);
