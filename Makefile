@@ -254,7 +254,7 @@ check-one: $B/unit/$T  ## one unit test: T=test_image [CASE=parse] [GDB=1]
 
 .PHONY: fuzz fuzz-check fuzz-coverage
 fuzz:  ## fuzz one parser: F=image S=60 (seconds)
-	+tests/fuzz/run $F $(or $S,60)
+	+tests/fuzz/run "$F" $(or $S,60)
 
 fuzz-check:  ## replay the seeds of all fuzz targets, fuzz each for S=5
 	+tests/fuzz/run all $(or $S,5)
@@ -273,7 +273,7 @@ chaos: all  ## daemons that die and hang under load: S=600 (seconds, each)
 	    $(TEST_ENV) KCMFS_BUILD=$(abspath $B) \
 	    tests/run -v -j 3 -k test_chaos $(ARGS)
 
-soak: all  ## many uids, caches and handles for long: S=3600 (seconds)
+soak: all  ## many uids, caches and handles for long: S=3600 (seconds, 60 or more)
 	KCMFS_SOAK_S=$(or $S,3600) KCMFS_TEST_LIMIT=$$(($(or $S,3600) + 600)) \
 	    $(TEST_ENV) KCMFS_BUILD=$(abspath $B) \
 	    tests/run -v -k test_soak $(ARGS)
@@ -325,8 +325,8 @@ clean:  ## remove what was built, in every variant; not what deps-test unpacked
 
 help:  ## this list
 	@echo "targets (variants: V=asan V=tsan V=debug V=cov):"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1:\2/p' Makefile \
-	    | awk -F: '{ printf "  %-15s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile \
+	    | while read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
 
 # --- installation ------------------------------------------------------------
 

@@ -70,6 +70,7 @@ def test(*on):
 # Reasons for not_under().
 MEASURES = "measures memory, and that of a sanitizer is many times the program's"
 SEARCHES = "searches memory, of which a sanitizer keeps copies and what was freed"
+CONFINES = "confines the program where LeakSanitizer has to look at it"
 CLOCK = "holds deadlines against the clock, and a sanitizer takes ten times as long"
 
 

@@ -2,7 +2,7 @@
 import os
 import re
 
-from harness import BUILD, REPO, test
+from harness import BUILD, CONFINES, REPO, not_under, test
 from installed import install
 from mount import BAD_LOG
 from systemd import Systemd
@@ -124,6 +124,7 @@ class Host:
 
 
 @test("none")
+@not_under("asan", CONFINES)
 def system_service(t):
     """Started, used, restarted, killed, stopped: the mount is everybody's,
     there when `systemctl start` returns, and gone when stop does."""
@@ -204,6 +205,7 @@ def watchdog(t):
 
 
 @test("none")
+@not_under("asan", CONFINES)
 def failure_is_seen(t):
     """Where it cannot mount, the start fails and systemd knows."""
     h = Host(t)
