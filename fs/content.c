@@ -295,8 +295,8 @@ content_vanish(struct content *c)
     image_unref(image);
 }
 
-int
-content_update(struct content *c)
+static int
+update(struct content *c)
 {
     struct fs *fs = fs_of(c);
     struct kcm_snapshot *s = c->known.snapshot;
@@ -337,6 +337,20 @@ content_update(struct content *c)
     show(c, next, changed, is_new ? first_mtime(s) : next_mtime(c->mtime));
     set_shown(c, kcm_snapshot_ref(s));
     return 0;
+}
+
+int
+content_update(struct content *c)
+{
+    struct fs *fs = fs_of(c);
+    pthread_mutex_lock(&fs->lock);
+    c->updating = true;
+    pthread_mutex_unlock(&fs->lock);
+    int r = update(c);
+    pthread_mutex_lock(&fs->lock);
+    c->updating = false;
+    pthread_mutex_unlock(&fs->lock);
+    return r;
 }
 
 int

@@ -114,6 +114,7 @@ struct content {
     int64_t reserved_until;     /* the directory outlives its cache */
     bool reserved_by_mkdir;
     bool ending;         /* no file of it may be opened unchecked */
+    bool updating;       /* nor without the turn: offsets may be new */
     struct node *unborn; /* created, not yet a cache; not counted */
 };
 

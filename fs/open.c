@@ -181,9 +181,9 @@ open_unchecked(struct content *c, struct handle *h)
     pthread_mutex_lock(&fs->lock);
     /* Not where others read: they would see its end without what came
      * between. */
-    h->unchecked = c->exists && !c->ending && c->node == n && n->opens == 0 &&
-                   !n->unlinked && !n->moved && n->image != NULL &&
-                   n->image == c->image &&
+    h->unchecked = c->exists && !c->ending && !c->updating && c->node == n &&
+                   n->opens == 0 && !n->unlinked && !n->moved &&
+                   n->image != NULL && n->image == c->image &&
                    now_ms() - c->checked_ms <= FRESH_MS;
     bool unchecked = h->unchecked;
     if (unchecked)
@@ -372,11 +372,11 @@ open_passed(struct content *c, struct handle *h, uint64_t needed)
     if (handle_is_writer(h) || handle_truncates(h))
         return false;
     pthread_mutex_lock(&fs->lock);
-    bool usual = c->check_finished >= needed && c->exists && c->node == n &&
-                 n->image != NULL && n->image == c->image && !n->unlinked &&
-                 !n->moved && !n->reserved && n->truncating == 0 &&
-                 n->old_len == 0 && n->opens == n->cached &&
-                 content_fits_locked(n, n->image) &&
+    bool usual = !c->updating && c->check_finished >= needed && c->exists &&
+                 c->node == n && n->image != NULL && n->image == c->image &&
+                 !n->unlinked && !n->moved && !n->reserved &&
+                 n->truncating == 0 && n->old_len == 0 &&
+                 n->opens == n->cached && content_fits_locked(n, n->image) &&
                  n->image_serial <= n->kernel_serial;
     if (usual) {
         h->image_serial = n->image_serial;
