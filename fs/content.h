@@ -1,6 +1,7 @@
 /*
- * The content of one cache as a file: content.c renders and shows it, check.c
- * sees that it is what the daemon holds, open.c has it opened.
+ * The content of one cache as a file: content.c renders and shows it, grow.c
+ * has it grow under who has it open, check.c sees that it is what the daemon
+ * holds, open.c has it opened.
  */
 #ifndef FS_CONTENT_H
 #define FS_CONTENT_H
