@@ -13,19 +13,20 @@
  * rename, then read that.  One JSON object per LABEL is printed: microseconds
  * of one operation, or operations per second, and how many failed.
  */
+#define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <krb5.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "common.h"
 
 #define REALM        "EXAMPLE.COM"
 #define PRINCIPAL    "bench@" REALM
@@ -48,25 +49,6 @@ struct target {
 static const char *fresh_cache; /* -f */
 static unsigned middle;         /* -m: the ticket that is retrieved */
 static const char *operation_name;
-
-static void __attribute__((noreturn, format(printf, 1, 2)))
-fail(const char *format, ...)
-{
-    va_list ap;
-    va_start(ap, format);
-    fprintf(stderr, "bench: ");
-    vfprintf(stderr, format, ap);
-    fprintf(stderr, "\n");
-    exit(1);
-}
-
-static double
-now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 static void
 client_start(struct client *c, unsigned next)
@@ -411,13 +393,6 @@ run_window(const struct operation *op, struct target *t, unsigned threads,
     free(workers);
 }
 
-static int
-compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static double
 quantile(const struct target *t, double q)
 {
@@ -431,7 +406,7 @@ report(struct target *t, unsigned threads)
            "\"count\": %zu, \"failed\": %zu",
            t->label, operation_name, threads, t->count, t->failed);
     if (t->count > 0) {
-        qsort(t->us, t->count, sizeof(*t->us), compare);
+        qsort(t->us, t->count, sizeof(*t->us), compare_doubles);
         printf(", \"p10\": %.1f, \"p50\": %.1f, \"p99\": %.1f",
                quantile(t, 0.1), quantile(t, 0.5), quantile(t, 0.99));
     }

@@ -11,7 +11,6 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -19,8 +18,9 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "common.h"
 
 #define DAEMONS     4
 #define OPERATIONS  40
@@ -43,25 +43,6 @@ static char names[OPERATIONS][32];
 static size_t name_count;
 static struct figures figures[OPERATIONS][DAEMONS];
 static uint8_t request[MESSAGE_MAX], reply[MESSAGE_MAX];
-
-static void __attribute__((noreturn, format(printf, 1, 2)))
-fail(const char *format, ...)
-{
-    va_list ap;
-    va_start(ap, format);
-    fprintf(stderr, "wire: ");
-    vfprintf(stderr, format, ap);
-    fprintf(stderr, "\n");
-    exit(1);
-}
-
-static double
-now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
-}
 
 static int
 connect_to(const char *path)
@@ -180,20 +161,13 @@ run_line(const char *line)
     do
         code = exchange(daemons[daemon].fd, len);
     while (code == EAGAIN_KCM && ++tries < 4);
-    double us = now() - start;
+    double us = (now() - start) * 1e6;
     if (code != 0 && !timed)
         fail("%s refuses to prepare: %d", daemons[daemon].label, (int)code);
     if (code != 0)
         figures[operation][daemon].failed++;
     else if (timed)
         note(&figures[operation][daemon], us);
-}
-
-static int
-compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 static void
@@ -205,7 +179,7 @@ report(const char *name, const char *label, struct figures *f)
            "\"failed\": %zu",
            name, label, f->count, f->failed);
     if (f->count > 0) {
-        qsort(f->us, f->count, sizeof(*f->us), compare);
+        qsort(f->us, f->count, sizeof(*f->us), compare_doubles);
         printf(", \"p50\": %.1f, \"p99\": %.1f", f->us[(f->count - 1) / 2],
                f->us[(f->count - 1) * 99 / 100]);
     }
