@@ -165,7 +165,7 @@ START_TEST(lists_known_names)
 }
 END_TEST
 
-/* Those of a great many take no time. */
+/* A walk for each of a great many would take longer than a test may. */
 START_TEST(lists_many_known)
 {
     const size_t count = 100000;
