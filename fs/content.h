@@ -57,6 +57,9 @@ enum open_outcome {
  */
 int content_open(struct content *c, struct handle *h,
                  enum open_outcome *outcome);
+/* The same for who waited for the check of that number or a newer one. */
+int content_open_after(struct content *c, struct handle *h, uint64_t needed,
+                       enum open_outcome *outcome);
 /* h was read, or is being closed. */
 void content_used_locked(struct handle *h);
 /* Before h, opened unchecked to append, reads what is behind the header. */

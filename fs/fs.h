@@ -80,6 +80,7 @@ enum node_kind {
 
 struct fs;
 struct user;
+struct parked;
 
 /* One KCM cache of one user, by its name. */
 struct content {
@@ -116,6 +117,8 @@ struct content {
     bool ending;         /* no file of it may be opened unchecked */
     bool updating;       /* nor without the turn: offsets may be new */
     struct node *unborn; /* created, not yet a cache; not counted */
+    bool serving;        /* a thread opens it, and will what is parked */
+    struct parked *parked, *last_parked;
 };
 
 struct node {

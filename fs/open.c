@@ -387,6 +387,28 @@ open_passed(struct content *c, struct handle *h, uint64_t needed)
     return usual;
 }
 
+/* With the turn if r is 0. */
+static int
+open_held(struct content *c, struct handle *h, int r,
+          enum open_outcome *outcome)
+{
+    if (r != 0)
+        return r;
+    r = open_checked(c, h, outcome);
+    turn_give(&c->turn);
+    return r;
+}
+
+int
+content_open_after(struct content *c, struct handle *h, uint64_t needed,
+                   enum open_outcome *outcome)
+{
+    *outcome = OPEN_KEEP;
+    if (open_passed(c, h, needed))
+        return 0;
+    return open_held(c, h, content_hold(c, &h->caller, needed), outcome);
+}
+
 int
 content_open(struct content *c, struct handle *h, enum open_outcome *outcome)
 {
@@ -395,15 +417,9 @@ content_open(struct content *c, struct handle *h, enum open_outcome *outcome)
     if (open_unchecked(c, h))
         return 0;
     int r = content_fresh(c, &h->caller, &needed);
-    if (r == TURN_PASSED && open_passed(c, h, needed))
-        return 0;
     if (r == TURN_PASSED)
-        r = content_hold(c, &h->caller, needed);
-    if (r != 0)
-        return r;
-    r = open_checked(c, h, outcome);
-    turn_give(&c->turn);
-    return r;
+        return content_open_after(c, h, needed, outcome);
+    return open_held(c, h, r, outcome);
 }
 
 /*

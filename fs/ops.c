@@ -64,6 +64,22 @@ arm(struct request *r, const char *operation, unsigned limit)
     return true;
 }
 
+void
+request_leave(void)
+{
+    secret_settle();
+    log_context_clear();
+}
+
+void
+request_resume(struct request *r)
+{
+    log_context(r->caller.uid, r->operation);
+    r->caller.wake = wake_mine();
+    secret_defer();
+    fuse_req_interrupt_func(r->req, interrupted, r->caller.wake);
+}
+
 static bool
 is_open(struct fs *fs, const struct node *n)
 {
@@ -135,16 +151,21 @@ static void __attribute__((noinline)) wipe_stack(void)
 }
 
 void
+request_give_up(struct request *r)
+{
+    status_count(r->user, r->operation, (uint64_t)(now_us() - r->begun_us));
+    __atomic_fetch_sub(&r->user->requests, 1, __ATOMIC_RELAXED);
+}
+
+void
 request_end(struct request *r)
 {
     wipe_stack();
     fuse_req_interrupt_func(r->req, NULL, NULL);
     node_unref(r->fs, r->node);
     r->node = NULL;
-    secret_settle();
-    status_count(r->user, r->operation, (uint64_t)(now_us() - r->begun_us));
-    __atomic_fetch_sub(&r->user->requests, 1, __ATOMIC_RELAXED);
-    log_context_clear();
+    request_leave();
+    request_give_up(r);
 }
 
 /* What the one who asked, or an administrator, may want to know of. */

@@ -10,6 +10,7 @@
 #endif
 #include <fuse_lowlevel.h>
 
+#include "fs/content.h"
 #include "fs/user.h"
 
 struct request {
@@ -39,6 +40,11 @@ bool request_begin_handle(struct request *r, fuse_req_t req,
                           const char *operation);
 /* Last thing before the reply: no interrupt reaches us from here on. */
 void request_end(struct request *r);
+/* It is left unanswered, for another thread that goes on with it. */
+void request_leave(void);
+void request_resume(struct request *r);
+/* What request_end() does where the interrupt has come. */
+void request_give_up(struct request *r);
 
 /* n as an entry of r->node, for a reply. */
 int describe_entry(struct request *r, struct node *n,
@@ -53,6 +59,22 @@ handle_of(const struct fuse_file_info *fi)
 {
     return (struct handle *)(uintptr_t)fi->fh;
 }
+
+/* parked.c: opens that share a check */
+/*
+ * Leave the OPEN of h to the thread that is opening the same cache: true.  If
+ * false, go on; and if *serves_out is set, call parked_serve() with it as soon
+ * as it is answered.
+ */
+bool parked_open(struct request *r, struct handle *h,
+                 const struct fuse_file_info *fi, struct content **serves_out);
+void parked_serve(struct content *c);
+/* ops_open.c: content_open() of h gave result and outcome */
+int open_opened(struct handle *h, int result, enum open_outcome outcome,
+                struct fuse_file_info *fi);
+/* Answer the OPEN of h. */
+void open_answer(struct request *r, struct handle *h,
+                 struct fuse_file_info *fi, int result);
 
 /* ops_dir.c */
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);

@@ -63,14 +63,12 @@ open_draft(struct fs *fs, struct handle *h, struct draft *d,
     return 0;
 }
 
-static int
-open_cache(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
+int
+open_opened(struct handle *h, int result, enum open_outcome outcome,
+            struct fuse_file_info *fi)
 {
-    enum open_outcome outcome;
-    _cleanup_(content_unrefp) struct content *c = content_of(fs, h->node);
-    int r = content_open(c, h, &outcome);
-    if (r != 0)
-        return r;
+    if (result != 0)
+        return result;
     if (outcome == OPEN_STALE)
         return -ESTALE;
     fi->keep_cache = outcome == OPEN_KEEP;
@@ -78,10 +76,19 @@ open_cache(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 11)
     fi->noflush = !handle_is_writer(h);
 #endif
-    r = handle_is_writer(h) ? change_opened(h) : 0;
+    int r = handle_is_writer(h) ? change_opened(h) : 0;
     if (r != 0)
-        handle_close(fs, h);
+        handle_close(h->user->fs, h);
     return r;
+}
+
+static int
+open_cache(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
+{
+    enum open_outcome outcome;
+    _cleanup_(content_unrefp) struct content *c = content_of(fs, h->node);
+    int r = content_open(c, h, &outcome);
+    return open_opened(h, r, outcome, fi);
 }
 
 static int
@@ -114,9 +121,30 @@ open_any(struct fs *fs, struct handle *h, struct fuse_file_info *fi)
 }
 
 void
+open_answer(struct request *r, struct handle *h, struct fuse_file_info *fi,
+            int result)
+{
+    struct fs *fs = r->fs;
+    fuse_req_t req = r->req;
+    if (result != 0) {
+        handle_free(fs, h);
+        answer_error(r, result);
+        return;
+    }
+    fi->fh = (uintptr_t)h;
+    status_audit(fs, h);
+    request_end(r);
+    if (fuse_reply_open(req, fi) == -ENOENT) {
+        handle_close(fs, h);
+        handle_free(fs, h);
+    }
+}
+
+void
 op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct request r;
+    struct content *serves;
     if (!request_begin(&r, req, ino, "open"))
         return;
     struct handle *h;
@@ -127,19 +155,11 @@ op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         return;
     }
     r.node = NULL;
-    result = open_any(r.fs, h, fi);
-    if (result != 0) {
-        handle_free(r.fs, h);
-        answer_error(&r, result);
+    if (parked_open(&r, h, fi, &serves))
         return;
-    }
-    fi->fh = (uintptr_t)h;
-    status_audit(r.fs, h);
-    request_end(&r);
-    if (fuse_reply_open(req, fi) == -ENOENT) {
-        handle_close(r.fs, h);
-        handle_free(r.fs, h);
-    }
+    open_answer(&r, h, fi, open_any(r.fs, h, fi));
+    if (serves != NULL)
+        parked_serve(serves);
 }
 
 static int
