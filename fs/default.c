@@ -46,13 +46,14 @@ forget_kept_locked(struct user *u)
     free(take(u->kept_answer));
 }
 
-/* Which of the two caches have a principal? */
+/* Does the first cache have a principal, and, if asked for, the second? */
 static int
 both_exist(struct user *u, const struct caller *caller, const char *const *two,
-           bool *exist)
+           bool second, bool *exist)
 {
-    struct blob *principals[2];
-    int r = kcm_get_principals(u->fs->kcm, caller, two, 2, principals);
+    struct blob *principals[2] = {NULL, NULL};
+    int r = kcm_get_principals(u->fs->kcm, caller, two, second ? 2 : 1,
+                               principals);
     for (size_t i = 0; i < 2; i++) {
         exist[i] = principals[i] != NULL;
         blob_unref(principals[i]);
@@ -100,17 +101,19 @@ keep_in_mind(struct user *u, const struct caller *caller, const char *name,
     return 0;
 }
 
-/* With the guard: name, whose cache is not there, is to be the default. */
+/* With the guard: name, whose cache is not there, is to be the default.
+ * *answer is what the daemon says now, or NULL if it is still to be asked. */
 static int
-keep(struct user *u, const struct caller *caller, const char *name)
+keep(struct user *u, const struct caller *caller, const char *name,
+     char **answer)
 {
-    _cleanup_(freep) char *answer = NULL;
     if (kcm_default_may_dangle(u->fs->kcm)) {
-        int r = kcm_set_default(u->fs->kcm, caller, name, &answer);
+        free(take(*answer));
+        int r = kcm_set_default(u->fs->kcm, caller, name, answer);
         if (r < 0)
             return r;
     }
-    return keep_in_mind(u, caller, name, &answer);
+    return keep_in_mind(u, caller, name, answer);
 }
 
 /* Is what was kept in mind over?  *name is the daemon's answer, and becomes
@@ -129,12 +132,12 @@ apply_kept(struct user *u, const struct caller *caller, char **name)
     if (none || kept == NULL)
         return none ? 0 : -ENOMEM;
     const char *two[2] = {kept, *name};
-    int r = same ? both_exist(u, caller, two, exist) : 0;
+    int r = same ? both_exist(u, caller, two, !answer_existed, exist) : 0;
     if (r != 0)
         return r;
     /* A cache made since then under the name that the daemon answers is a
      * new default, as if it answered something else. */
-    bool over = !same || (exist[1] && !answer_existed);
+    bool over = !same || exist[1];
     /* One made under the kept name is the default again: say so. */
     if (!over && exist[0])
         r = kcm_set_default(u->fs->kcm, caller, kept, NULL);
@@ -168,6 +171,7 @@ static int
 put_back_owed(struct user *u, const struct caller *caller)
 {
     _cleanup_(kcm_listing_freep) struct kcm_listing *l = NULL;
+    _cleanup_(freep) char *answer = NULL;
     pthread_mutex_lock(&u->fs->lock);
     _cleanup_(freep) char *name =
         u->owed_default != NULL ? strdup(u->owed_default) : NULL;
@@ -182,7 +186,7 @@ put_back_owed(struct user *u, const struct caller *caller)
     if (r == 0 && exists)
         r = kcm_set_default(u->fs->kcm, caller, name, NULL);
     else if (r == 0 && destroyed)
-        r = keep(u, caller, name);
+        r = keep(u, caller, name, &answer);
     if (r >= 0)
         owe(u, NULL, false);
     return r < 0 ? r : 0;
@@ -326,6 +330,7 @@ int
 user_set_default(struct user *u, const struct caller *caller, const char *name)
 {
     bool exists;
+    _cleanup_(freep) char *answer = NULL;
     int r = turn_take(&u->guard, caller);
     if (r != 0)
         return r;
@@ -333,7 +338,7 @@ user_set_default(struct user *u, const struct caller *caller, const char *name)
     if (r == 0 && exists)
         r = kcm_set_default(u->fs->kcm, caller, name, NULL);
     else if (r == 0)
-        r = keep(u, caller, name);
+        r = keep(u, caller, name, &answer);
     if (r == 0) {
         chosen(u, caller, exists);
         const struct log_field cache = {"KCMFS_CACHE", name};
@@ -372,7 +377,7 @@ int
 user_guard_begin(struct user *u, const struct caller *caller, bool ask,
                  struct kcm_defaults *d)
 {
-    *d = (struct kcm_defaults){NULL, NULL};
+    *d = (struct kcm_defaults){0};
     int r = turn_take(&u->guard, caller);
     if (r != 0)
         return r;
@@ -384,6 +389,17 @@ user_guard_begin(struct user *u, const struct caller *caller, bool ask,
     }
     set_changing(u, true, d->before != NULL ? strdup(d->before) : NULL);
     return 0;
+}
+
+bool
+user_default_stays(struct user *u, const char *name,
+                   const struct kcm_defaults *d)
+{
+    pthread_mutex_lock(&u->fs->lock);
+    const char *before = d->before != NULL ? d->before : u->last_default;
+    bool stays = before != NULL && strcmp(before, name) == 0;
+    pthread_mutex_unlock(&u->fs->lock);
+    return stays && kcm_default_may_dangle(u->fs->kcm);
 }
 
 static void
@@ -407,20 +423,20 @@ is_kept(struct user *u)
 }
 
 /*
- * The default was name and is answer after the change: put it back.  answer
+ * The default was name and is *answer after the change: put it back.  *answer
  * is NULL where it tells nothing: sssd may have lost the default, and answer
  * the same by accident.
  */
 static int
 put_back(struct user *u, const struct caller *caller, const char *name,
-         const char *answer, bool made, bool destroyed)
+         char **answer, bool made, bool destroyed)
 {
-    bool same = answer != NULL && strcmp(answer, name) == 0, exists = made;
+    bool same = *answer != NULL && strcmp(*answer, name) == 0, exists = made;
     _cleanup_(freep) char *now = NULL;
     int r = 0;
     if (destroyed && !made) {
         note_removed(u, caller, name);
-        return same ? 0 : keep(u, caller, name);
+        return same ? 0 : keep(u, caller, name, answer);
     }
     if (!same) {
         if (!made)
@@ -450,7 +466,7 @@ restore(struct user *u, const struct caller *caller, const char *name,
     else if (d->after == NULL)
         r = kcm_get_default(u->fs->kcm, caller, &d->after);
     if (r == 0)
-        r = put_back(u, caller, name, d->after, name_made, name_gone);
+        r = put_back(u, caller, name, &d->after, name_made, name_gone);
     if (r < 0)
         owe(u, strdup(name), name_gone && !name_made);
     else if (r > 0)
@@ -467,8 +483,10 @@ user_guard_end(struct user *u, const struct caller *caller,
         strcmp(made, removed) == 0)
         name = removed; /* created again by who unlinked it */
     /* It is not known if the change never came so far. */
-    if (name != NULL)
+    if (name != NULL) {
+        note_last(u, name);
         restore(u, caller, name, d, made, destroyed);
+    }
     free(take(d->before));
     free(take(d->after));
     set_changing(u, false, NULL);

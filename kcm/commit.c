@@ -54,8 +54,10 @@ take_defaults(const struct batch *b, const struct caller *caller,
     if (d->before == NULL && batch_opcode(b, 0) == KCM_OP_GET_DEFAULT_CACHE)
         d->before = kcm_reply_default(b, 0, caller->uid);
     free(take(d->after));
-    if (b->answered == b->count)
-        d->after = kcm_reply_default(b, b->count - 1, caller->uid);
+    unsigned last = b->count - 1;
+    if (b->answered > last &&
+        batch_opcode(b, last) == KCM_OP_GET_DEFAULT_CACHE)
+        d->after = kcm_reply_default(b, last, caller->uid);
 }
 
 int
@@ -74,11 +76,10 @@ kcm_initialize(struct kcm *kcm, const struct caller *caller, const char *name,
     unsigned n = b.count;
     batch_add_named(&b, KCM_OP_INITIALIZE, name);
     write_data(&b.out, principal);
-    if (defaults != NULL) {
-        if (offset)
-            add_offset(&b, name, kdc_offset);
+    if (defaults != NULL && offset)
+        add_offset(&b, name, kdc_offset);
+    if (defaults != NULL && !kcm_moves_default(kcm)) /* see restore() */
         batch_add(&b, KCM_OP_GET_DEFAULT_CACHE);
-    }
     r = kcm_exchange(kcm, caller, &b);
     take_defaults(&b, caller, defaults);
     if (r == 0)
@@ -172,6 +173,8 @@ kcm_destroy(struct kcm *kcm, const struct caller *caller, const char *name,
         ask_before(&b, defaults);
         unsigned n = b.count;
         batch_add_named(&b, KCM_OP_DESTROY, name);
+        if (defaults != NULL && defaults->stays)
+            batch_add_named(&b, KCM_OP_SET_DEFAULT_CACHE, name);
         if (defaults != NULL)
             batch_add(&b, KCM_OP_GET_DEFAULT_CACHE);
         r = kcm_exchange(kcm, caller, &b);
@@ -186,7 +189,7 @@ int
 kcm_set_default(struct kcm *kcm, const struct caller *caller, const char *name,
                 char **after_out)
 {
-    struct kcm_defaults defaults = {NULL, NULL};
+    struct kcm_defaults defaults = {0};
     _cleanup_(batch_free) struct batch b = {0};
     batch_add_named(&b, KCM_OP_SET_DEFAULT_CACHE, name);
     if (after_out != NULL)

@@ -322,6 +322,22 @@ def destroyed_and_chosen_natively(t):
 
 
 @test(*ALL)
+def destroyed_when_it_was_the_default(t):
+    """A KCM: client has chosen another one since the mount knew the default:
+    that stays."""
+    v = Views(t)
+    for suffix, who in (("a", "anne"), ("b", "bert"), ("c", "carl")):
+        v.create(suffix, who)
+    for old, new in (("a", "b"), ("b", "c")):
+        v.link_default(v.dir(old))
+        v.user.read(v.path("default/cache"))
+        v.user.run("kswitch", "-c", "KCM:" + v.name(new))
+        v.user.run("rm", v.dir(old) + "/cache")
+        eq(v.wire.default(), v.name(new), "the default in KCM")
+        v.agree(new, *("c" if new == "b" else ""))
+
+
+@test(*ALL)
 def native_changes_show(t):
     """What KCM: clients do is in every view at once."""
     v = Views(t)

@@ -174,12 +174,13 @@ def initialize_and_two_stores(t):
     """A new file in the place of the old one, as krb5_cc_initialize() makes
     it, and two tickets: one exchange for each step that changes something,
     and one that finds no cache in between.  sssd is asked for the default
-    before each step, and told it again."""
+    before each step, and what it answers then is looked at, and it is told it
+    again."""
     u, name, path, meter = setup(t, 10)
     eq(t.wire(u).set_default(name).name, "OK")
     make = lambda: bench(u, "init", "FILE:" + path)  # noqa: E731
     make()
-    within(meter.usual(make), 22, 16, 16 if t.on == "sssd" else 6, "init")
+    within(meter.usual(make), 21, 14, 10 if t.on == "sssd" else 5, "init")
 
 
 @test(*ALL)
