@@ -191,8 +191,7 @@ serve_first(struct content *c, const struct caller *caller)
     uint64_t number;
     struct parked *p;
     int r = check(c, caller, &number);
-    while (r != 0 &&
-           (p = take_failed(c, r, number, caller->deadline)) != NULL)
+    while (r != 0 && (p = take_failed(c, r, number, caller->deadline)) != NULL)
         answer(p, r);
 }
 
