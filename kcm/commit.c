@@ -258,7 +258,18 @@ kcm_fill(struct kcm *kcm, const struct caller *caller, const char *name,
     int r = kcm_initialize(kcm, caller, name, content->principal,
                            content->kdc_offset, NULL);
     if (r == 0)
-        r = store_all(kcm, caller, name, content->creds, content->count);
+        r = kcm_store(kcm, caller, name, content->creds, content->count, NULL);
+    return r;
+}
+
+int
+kcm_fill_work(struct kcm *kcm, const struct caller *caller, const char *work,
+              const struct kcm_content *content)
+{
+    int r = kcm_initialize(kcm, caller, work, content->principal,
+                           content->kdc_offset, NULL);
+    if (r == 0)
+        r = store_all(kcm, caller, work, content->creds, content->count);
     return r;
 }
 

@@ -38,9 +38,13 @@ struct kcm_undo {
 void kcm_give_up(struct kcm *kcm, const struct caller *caller,
                  const struct kcm_undo *undo);
 
-/* INITIALIZE, SET_KDC_OFFSET and STOREs. */
+/* INITIALIZE, SET_KDC_OFFSET and STOREs, each when the one before is done: of
+ * what is abandoned half-way, one at most is still to be. */
 int kcm_fill(struct kcm *kcm, const struct caller *caller, const char *name,
              const struct kcm_content *content);
+/* A work cache, which is nobody's yet: the STOREs at once. */
+int kcm_fill_work(struct kcm *kcm, const struct caller *caller,
+                  const char *work, const struct kcm_content *content);
 
 #ifdef KCM_INTERNAL
 /* kcm_replace() of content that was made of old: what others store until

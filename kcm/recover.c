@@ -54,7 +54,7 @@ kcm_work_save(struct kcm *kcm, const struct caller *caller, const char *work,
     if (mark.failed)
         return -ENOMEM;
     struct data last = writer_data(&mark);
-    int r = kcm_fill(kcm, caller, work, content);
+    int r = kcm_fill_work(kcm, caller, work, content);
     return r == 0 ? kcm_store(kcm, caller, work, &last, 1, NULL) : r;
 }
 

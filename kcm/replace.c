@@ -75,7 +75,7 @@ replace_by_move(struct kcm *kcm, const struct caller *caller, const char *name,
 {
     char work[KCM_WORK_NAME_MAX];
     kcm_work_name(kcm, caller->uid, work);
-    int r = kcm_fill(kcm, caller, work, content);
+    int r = kcm_fill_work(kcm, caller, work, content);
     if (r == 0)
         r = kcm_move(kcm, caller, work, name);
     /* It was there: moved by a request whose reply was lost, or the daemon
@@ -184,7 +184,9 @@ initialize_late(struct kcm *kcm, const struct caller *caller, const char *name,
     int r = -EPIPE;
     for (int tries = 0; tries < 2 && r == -EPIPE && b.answered == 0; tries++) {
         struct conn *conn;
-        r = pool_get(kcm->pool, caller, &conn);
+        r = pool_settle(kcm->pool, caller);
+        if (r == 0)
+            r = pool_get(kcm->pool, caller, &conn);
         if (r < 0)
             return r;
         unsigned sent = conn->requests;
