@@ -25,8 +25,8 @@ from writing import MIT_MARK, append, patch, put, rename_over, tombstone
 class World:
     """One user's cache: large credentials, so that large memory is used."""
 
-    def __init__(self, t, m):
-        self.t, self.m, self.u = t, m, t.user()
+    def __init__(self, t, m, proxy):
+        self.t, self.m, self.u, self.proxy = t, m, t.user(), proxy
         self.start = int(time.time()) - 5000
         self.client = ccfile.princ(self.u.principal)
         self.serial, self.temp = 0, t.dir + "/none"
@@ -96,6 +96,13 @@ class World:
     def do_read(self):
         got = ccfile.parse(self.u.read(self.path))
         eq({c.bytes() for c in got.creds}, self.now(), "read")
+
+    def before_connect(self):
+        self.before_read()
+        self.proxy.disconnect()
+
+    def do_connect(self):
+        self.do_read()
 
     def before_append(self):
         self.pending = self.new()
@@ -388,9 +395,10 @@ def grows_not(world, loop):
 def all_in_turn(t, operations, *large, options=(), all_after=False):
     """{(operation, kind): failures}; what is secret does not grow."""
     injector = Injector(t)
+    proxy = None if all_after else t.proxy()    # which only looks on
     m = t.mount("-o", "timeout=5", *options, env=injector.env,
-                direct=all_after)
-    world = World(t, m)
+                socket=proxy and proxy.socket, direct=all_after)
+    world = World(t, m, proxy)
     world.secret()              # root, too, has a connection from now on
     held = Held(m.process.pid, growing="-s" not in options)
     count = {}
@@ -407,8 +415,8 @@ def all_in_turn(t, operations, *large, options=(), all_after=False):
 @not_under("asan tsan", OWN_ALLOCATOR)
 def kcmfs_in_turn(t):
     count = all_in_turn(
-        t, ("read", "append", "replace", "list", "text", "destroy"),
-        "read", "append", "replace")
+        t, ("read", "connect", "append", "replace", "list", "text",
+            "destroy"), "read", "connect", "append", "replace")
     check(count["read", MEMORY] > 3 and count["read", SOCKETS] > 1,
           "too little was made to fail: %s", count)
 
