@@ -240,6 +240,7 @@ class Kept:
         self.t, self.injector = t, Injector(t)
         self.s = under_systemd(t, self.injector.env)
         self.users = [t.user() for _ in range(2)]
+        self.changes = 0
         self.s.start()
         self.fill()
 
@@ -250,6 +251,13 @@ class Kept:
                 u.principal, "big@EXAMPLE.COM", 1000, size=100000)],
                 "%d:b" % u.uid, offset=0)
             self.t.wire(u).set_default("%d:b" % u.uid)
+        self.before = self.now()
+
+    def change(self):
+        """So that what was left before this is old."""
+        self.changes += 1
+        u = self.users[0]
+        self.t.wire(u).set_offset("%d:a" % u.uid, self.changes)
         self.before = self.now()
 
     def now(self):
@@ -349,6 +357,7 @@ def taking_over_in_turn(t):
                     k.s.kept = None
                 check(k.start(), "it does not start")
                 k.fill()
+            k.change()
             if not reached:
                 count[kind] = number - 1
                 break
