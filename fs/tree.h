@@ -131,8 +131,8 @@ int config_parse(const char *file, struct data client, struct data value,
 
 /* by-name form of a cache name; NULL without memory. */
 char *name_escape(const char *cache_name);
-/* The cache name of a by-name form; NULL with EINVAL if it is none, with ENOMEM
- * without memory. */
+/* The cache name of a by-name form; NULL with EINVAL if it is none, with
+ * ENOMEM without memory. */
 char *name_unescape(const char *file_name);
 /* Text behind a config/ file name; NULL as above. */
 char *name_unescape_text(const char *file_name);
