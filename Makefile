@@ -135,7 +135,7 @@ $B/libfs.a: $(FS_PLAIN)
 # What a test makes fail.
 UNIT_WRAP_test_connect := syscall connect
 UNIT_WRAP_test_failing := malloc calloc realloc reallocarray strdup strndup \
-	mmap socket connect eventfd
+	mmap socket connect eventfd open_memstream fclose
 # What a test counts.
 UNIT_WRAP_test_write := draft_copy
 $B/unit/%: $B/tests/unit/%.o $B/libfs.a $B/libkcm.a

@@ -78,7 +78,7 @@ collection_parse(uid_t uid, const char *file, char **name_out,
     _cleanup_(freep) char *name =
         name_unescape(file[3] == '=' ? file + 4 : file);
     if (name == NULL)
-        return KCM_NOT_FOUND;
+        return errno == ENOMEM ? -ENOMEM : KCM_NOT_FOUND;
     if (file[3] == '=')
         *name_out = take(name);
     else if (asprintf(name_out, "%u:%s", uid, name) < 0)
@@ -126,8 +126,8 @@ is_beside(const char *name, const char *stem)
 }
 
 /* Is name what mkstemp() makes of another: a dot, dash or underscore and six
- * characters behind it?  Then the other one, or NULL. */
-static char *
+ * characters behind it?  Then the length of the other one, or 0. */
+static size_t
 mkstemp_stem(const char *name)
 {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyz"
@@ -135,8 +135,8 @@ mkstemp_stem(const char *name)
     size_t len = strlen(name);
     if (len < 3 + 7 || strchr("._-", name[len - 7]) == NULL ||
         strspn(name + len - 6, plain) != 6)
-        return NULL;
-    return strndup(name, len - 7);
+        return 0;
+    return len - 7;
 }
 
 /* Is the cache there, or being made, or the default? */
@@ -168,17 +168,21 @@ static int
 is_temporary(struct user *u, const struct caller *caller, const char *name,
              bool *temporary_out)
 {
-    _cleanup_(freep) char *stem = mkstemp_stem(name);
+    size_t len = mkstemp_stem(name);
+    _cleanup_(freep) char *stem = NULL;
     _cleanup_(freep) char *cache = NULL;
     *temporary_out = false;
-    if (stem == NULL)
+    if (len == 0)
         return 0;
+    stem = strndup(name, len);
+    if (stem == NULL)
+        return -ENOMEM;
     int r = tree_collection_name(u, caller, stem, &cache);
     if (r == KCM_NOT_FOUND)
         return 0;
     if (r != 0)
         return r;
-    if (name[strlen(stem)] != '.' || strchr(cache, ':') == NULL)
+    if (name[len] != '.' || strchr(cache, ':') == NULL)
         return is_known(u, caller, cache, temporary_out);
     *temporary_out = true;
     return 0;

@@ -153,7 +153,8 @@ run(void *arg)
     struct housekeeper *h = arg;
     struct pollfd stop = {.fd = h->stop_fd, .events = POLLIN};
     int64_t told = 0, collected = 0;
-    while (poll(&stop, 1, look_ms(h)) == 0) {
+    /* Without it systemd would take all for hung: an error ends nothing. */
+    while (poll(&stop, 1, look_ms(h)) <= 0) {
         secret_defer();
         sweep(h);
         if (now_ms() - collected >= COLLECT_MS) {

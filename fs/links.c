@@ -36,17 +36,20 @@ tree_readlink(struct fs *fs, struct node *n, const struct caller *caller,
 }
 
 /* The last two parts of a path: "a/b/c" gives "b" and "c". */
-static void
+static int
 last_parts(const char *path, char *parent, char *last, size_t size)
 {
     _cleanup_(freep) char *copy = strdup(path);
     char *save = NULL;
     parent[0] = last[0] = '\0';
-    for (char *p = copy != NULL ? strtok_r(copy, "/", &save) : NULL; p != NULL;
+    if (copy == NULL)
+        return -ENOMEM;
+    for (char *p = strtok_r(copy, "/", &save); p != NULL;
          p = strtok_r(NULL, "/", &save)) {
         snprintf(parent, size, "%s", last);
         snprintf(last, size, "%s", p);
     }
+    return 0;
 }
 
 int
@@ -56,18 +59,22 @@ tree_cache_of_path(struct user *u, const struct caller *caller,
     char parent[FILE_NAME_MAX + 1], last[FILE_NAME_MAX + 1];
     uint8_t uuid[KCM_UUID_LEN];
     *name_out = NULL;
-    last_parts(path, parent, last, sizeof(last));
+    int r = last_parts(path, parent, last, sizeof(last));
+    if (r != 0)
+        return r;
     if (uuid_parse_text(last, uuid))
         return user_name_of_uuid(u, caller, uuid, name_out);
     if (strcmp(parent, "by-name") == 0) {
         *name_out = name_unescape(last);
-        return *name_out != NULL ? 0 : KCM_NOT_FOUND;
+        if (*name_out == NULL)
+            return errno == ENOMEM ? -ENOMEM : KCM_NOT_FOUND;
+        return 0;
     }
     if (strcmp(parent, "collection") == 0)
         return tree_collection_name(u, caller, last, name_out);
     if (strcmp(parent, "by-principal") == 0) {
         _cleanup_(freep) char *target = NULL;
-        int r = principals_find(u, caller, last, &target);
+        r = principals_find(u, caller, last, &target);
         return r != 0 ? r : tree_cache_of_path(u, caller, target, name_out);
     }
     if (strcmp(last, "default") == 0)

@@ -139,12 +139,15 @@ find_socket(struct daemon *d)
 {
     if (d->options->embedded)
         return EXIT_OK;
-    if (d->options->socket != NULL)
+    if (d->options->socket != NULL) {
         d->socket = strdup(d->options->socket);
-    else if (kcm_conf_socket(&d->socket) == -EINVAL)
+        if (d->socket == NULL)
+            return failed("cannot start", -ENOMEM);
+    } else if (kcm_conf_socket(&d->socket) == -EINVAL) {
         return EXIT_RUN;
-    else if (d->socket == NULL)
+    } else if (d->socket == NULL) {
         log_error("krb5.conf: " OPTIONS_NO_SOCKET);
+    }
     if (d->socket == NULL)
         return EXIT_RUN;
     int r = kcm_listens(d->socket);

@@ -5,6 +5,7 @@
  * is written "."; a "." of a cache name is %2E, which keeps by-name forms
  * reversible.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <uuid/uuid.h>
@@ -68,7 +69,8 @@ hex_value(char c)
     return -1;
 }
 
-/* Undo %XX and, for cache names, "."; NULL for what is malformed. */
+/* Undo %XX and, for cache names, "."; NULL for what is malformed, with EINVAL,
+ * and without memory, with ENOMEM. */
 static char *
 unescape(const char *file_name, bool dots)
 {
@@ -76,6 +78,7 @@ unescape(const char *file_name, bool dots)
     char *o = out;
     if (out == NULL)
         return NULL;
+    errno = EINVAL;
     for (const char *f = file_name; *f != '\0'; f++) {
         if (*f == '.' && dots) {
             *o++ = ':';
@@ -102,8 +105,12 @@ name_unescape(const char *file_name)
         return NULL;
     /* One cache has one form: what would be written otherwise is none. */
     _cleanup_(freep) char *again = name_escape(out);
-    if (again == NULL || strcmp(again, file_name) != 0)
+    if (again == NULL)
         return NULL;
+    if (strcmp(again, file_name) != 0) {
+        errno = EINVAL;
+        return NULL;
+    }
     return take(out);
 }
 

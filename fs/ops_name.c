@@ -207,14 +207,12 @@ op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
     if (!request_begin(&r, req, parent, "mkdir"))
         return;
     _cleanup_(freep) char *cache = name_unescape(name);
-    int result = 0;
+    int result = cache != NULL ? 0 : -errno; /* EINVAL: it is none */
     if (r.fs->config.read_only)
         result = -EROFS;
     else if (r.node->kind != NODE_BY_NAME)
         result = -EACCES;
-    else if (cache == NULL)
-        result = -EINVAL;
-    else if (!kcm_is_own(cache, r.caller.uid))
+    else if (cache != NULL && !kcm_is_own(cache, r.caller.uid))
         result = -EACCES;
     if (result == 0)
         result = reserve_by_mkdir(&r, cache);

@@ -162,14 +162,21 @@ op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         parked_serve(serves);
 }
 
+/* *made_out: the name is new. */
 static int
-create_node(struct request *r, const char *name, int flags, struct node **out)
+create_node(struct request *r, const char *name, int flags, struct node **out,
+            bool *made_out)
 {
     _cleanup_(content_unrefp) struct content *c = NULL;
     int result =
         tree_place(r->fs, r->node, name, PLACE_CREATED, &r->caller, &c);
-    if (result == 0 && c != NULL && content_told_absent(c, &r->caller))
+    *made_out = false;
+    if (result == 0 && c != NULL && content_told_absent(c, &r->caller)) {
+        pthread_mutex_lock(&r->fs->lock);
+        *made_out = c->unborn == NULL;
+        pthread_mutex_unlock(&r->fs->lock);
         return scratch_unborn(c, out);
+    }
     int found = tree_lookup(r->fs, r->node, name, &r->caller, out);
     if (found == 0 && (flags & O_EXCL)) {
         node_unref(r->fs, take(*out));
@@ -177,11 +184,28 @@ create_node(struct request *r, const char *name, int flags, struct node **out)
     }
     if (found != KCM_NOT_FOUND)
         return found;
+    *made_out = true;
     if (result == 0 && c != NULL)
         result = scratch_unborn(c, out);
     else if (result == 0)
         result = scratch_create(r->fs, r->node, r->caller.uid, name, out);
     return result;
+}
+
+/* A name whose file could not be opened is not left behind: O_EXCL would
+ * find it. */
+static void
+uncreate(struct fs *fs, struct node *n)
+{
+    pthread_mutex_lock(&fs->lock);
+    bool open = n->opens > 0;
+    pthread_mutex_unlock(&fs->lock);
+    if (open)
+        return;
+    if (n->kind == NODE_SCRATCH)
+        scratch_unlink(fs, n);
+    else
+        scratch_unborn_drop(n->content);
 }
 
 void
@@ -194,8 +218,10 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
     (void)mode;
     if (!request_begin(&r, req, parent, "create"))
         return;
-    int result =
-        r.fs->config.read_only ? -EROFS : create_node(&r, name, fi->flags, &n);
+    bool made = false;
+    int result = r.fs->config.read_only
+                     ? -EROFS
+                     : create_node(&r, name, fi->flags, &n, &made);
     if (result != 0) {
         answer_error(&r, result);
         return;
@@ -205,6 +231,8 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
     result = handle_new(fs, n, &r.caller, fi->flags, &h);
     if (result != 0) {
         told_forget(fs, r.caller.pid);
+        if (made)
+            uncreate(fs, n);
         node_unref(fs, n);
         answer_error(&r, result);
         return;
@@ -216,6 +244,8 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
             handle_close(fs, h);
     }
     if (result != 0) {
+        if (made)
+            uncreate(fs, n);
         handle_free(fs, h);
         answer_error(&r, result);
         return;

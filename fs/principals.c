@@ -62,10 +62,15 @@ find_owned(struct user *u, const struct caller *caller, struct principals *p)
     for (size_t i = 0; i < count; i++) {
         _cleanup_(blob_unrefp) struct blob *b = blobs[i];
         char *text;
-        if (r == 0 && b != NULL &&
-            describe_principal((struct data){b->bytes, b->len}, &text) == 0)
+        if (r != 0 || b == NULL)
+            continue;
+        int described =
+            describe_principal((struct data){b->bytes, b->len}, &text);
+        if (described == 0)
             p->owned[p->count++] =
                 (struct owned){text, &p->listing->caches[i]};
+        else if (described != -EINVAL)
+            r = described; /* a list without it would say that it is gone */
     }
     qsort(p->owned, p->count, sizeof(*p->owned), compare_owned);
     return r;

@@ -33,9 +33,10 @@ static char *
 ticket_file_name(const struct cred *c)
 {
     _cleanup_(freep) char *text = NULL;
-    if (describe_principal(c->server.raw, &text) != 0)
+    int r = describe_principal(c->server.raw, &text);
+    if (r == -EINVAL)
         return strdup("unnamed");
-    return name_of_principal(text);
+    return r == 0 ? name_of_principal(text) : NULL;
 }
 
 char *
@@ -56,7 +57,9 @@ config_parse(const char *file, struct data client, struct data value,
              struct writer *w)
 {
     _cleanup_(freep) char *name = name_unescape_text(file);
-    if (name == NULL || name[0] == '\0' || name[0] == '@')
+    if (name == NULL)
+        return -errno; /* EINVAL: it is none */
+    if (name[0] == '\0' || name[0] == '@')
         return -EINVAL;
     /* No key in use holds an @. */
     char *of = strchr(name, '@');

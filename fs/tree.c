@@ -269,7 +269,6 @@ lookup_any(struct user *u, struct node *dir, const char *name,
     case NODE_ROOT:
         return lookup_root(u, dir, name, caller, out);
     case NODE_BY_NAME:
-        errno = 0;
         text = name_unescape(name);
         if (text == NULL)
             return errno == ENOMEM ? -ENOMEM : KCM_NOT_FOUND;

@@ -131,9 +131,10 @@ int config_parse(const char *file, struct data client, struct data value,
 
 /* by-name form of a cache name; NULL without memory. */
 char *name_escape(const char *cache_name);
-/* The cache name of a by-name form; NULL if it is none. */
+/* The cache name of a by-name form; NULL with EINVAL if it is none, with
+ * ENOMEM without memory. */
 char *name_unescape(const char *file_name);
-/* Text behind a config/ file name; NULL if it is none. */
+/* Text behind a config/ file name; NULL as above. */
 char *name_unescape_text(const char *file_name);
 /* File name of a principal: "." stays except a leading one. */
 char *name_of_principal(const char *principal_text);

@@ -147,6 +147,8 @@ remove_each(struct kcm *kcm, const struct caller *caller, const char *name,
                 cred_parse((struct data){blob->bytes, blob->len}, &c))
                 add_remove(&b, name, &c);
         }
+        if (b.out.failed)
+            return -ENOMEM; /* of the first there may be nothing at all */
         if (b.count == 0)
             return 0;
         batch_add_named(&b, KCM_OP_GET_CRED_UUID_LIST, name);

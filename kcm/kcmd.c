@@ -185,25 +185,28 @@ passed_socket_of(int count, int *kept_fd)
 
 /*
  * The listening socket that systemd passed, or -1, and the caches that the
- * last process left with it, or -1.  Protocol: sd_listen_fds(3).
+ * last process left with it, or -1.  False: what it passed is no socket to
+ * serve; another one is none that the clients of systemd's would reach.
+ * Protocol: sd_listen_fds(3).
  */
-static int
-passed_socket(int *kept_fd)
+static bool
+passed_socket(int *listen_fd, int *kept_fd)
 {
     const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
     int listening = 0;
     socklen_t len = sizeof(listening);
     if (pid == NULL || count == NULL || atol(pid) != (long)getpid() ||
         atoi(count) < 1)
-        return -1;
+        return true;
     int fd = passed_socket_of(atoi(count), kept_fd);
     if (fd >= 0 &&
         (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) != 0 ||
          !listening)) {
         log_error("what systemd passed is no listening socket");
-        return -1;
+        return false;
     }
-    return fd;
+    *listen_fd = fd;
+    return true;
 }
 
 /*
@@ -260,29 +263,40 @@ remove_socket(const char *path, const struct stat *made)
         log_warn("cannot remove %s: %s", path, strerror(errno));
 }
 
-/* Take over what the last process left; systemd then forgets it. */
-static void
+/* systemd forgets what the last process left: of two it would pass the older
+ * one first. */
+static bool
+forget_kept(void)
+{
+    return notify_systemd_fd("FDSTOREREMOVE=1\nFDNAME=" KEPT_NAME, -1);
+}
+
+/* Take over what the last process left; false: systemd was not told. */
+static bool
 take_kept(struct kcm_server *server, int fd)
 {
     if (fd < 0)
-        return;
+        return true;
     int result = kcm_server_load(server, fd);
     if (result == 0)
         log_info("took over the caches of the process before");
     else
         log_error("cannot take over all caches of the process before: %s",
                   strerror(-result));
-    notify_systemd("FDSTOREREMOVE=1\nFDNAME=" KEPT_NAME);
+    return forget_kept();
 }
 
 /* Leave the caches with systemd for the next process. */
 static void
-leave_kept(struct kcm_server *server, int fd)
+leave_kept(struct kcm_server *server, int fd, bool forgotten)
 {
     int result = fd < 0 ? fd : kcm_server_save(server, fd);
+    if (!forgotten)
+        forgotten = forget_kept();
     if (result != 0)
         log_error("cannot keep the caches: %s", strerror(-result));
-    else if (notify_systemd_fd("FDSTORE=1\nFDNAME=" KEPT_NAME, fd))
+    else if (forgotten &&
+             notify_systemd_fd("FDSTORE=1\nFDNAME=" KEPT_NAME, fd))
         log_info("left the caches with systemd");
     else
         log_error("cannot leave the caches with systemd: they end here");
@@ -313,7 +327,7 @@ serve(const struct settings *s, int listen_fd, int kept_fd, int report_fd)
         return result;
     }
     report_ready(report_fd);
-    take_kept(server, kept_fd);
+    bool forgotten = take_kept(server, kept_fd);
     log_info("serving %s; caches are kept in memory only and %s",
              s->socket == NULL ? "systemd's socket" : s->socket,
              keep_fd < 0 ? "end with this process"
@@ -322,7 +336,7 @@ serve(const struct settings *s, int listen_fd, int kept_fd, int report_fd)
     result = kcm_server_run(server, listen_fd, stop_fd);
     notify_systemd("STOPPING=1");
     if (keeps)
-        leave_kept(server, keep_fd);
+        leave_kept(server, keep_fd, forgotten);
     if (result != 0)
         log_error("cannot go on: %s", strerror(-result));
     close(stop_fd);
@@ -349,8 +363,10 @@ own_socket(struct settings *s, struct stat *made, int *listen_fd_out)
 static int
 run(struct settings *s)
 {
-    int report_fd = -1, kept_fd = -1, listen_fd = passed_socket(&kept_fd);
+    int report_fd = -1, kept_fd = -1, listen_fd = -1;
     struct stat made = {0};
+    if (!passed_socket(&listen_fd, &kept_fd))
+        return 1;
     bool passed = listen_fd >= 0;
     if (passed)
         s->socket = NULL;

@@ -1,10 +1,16 @@
 /*
- * Lets the Nth call of some kind fail, once, when told to: LD_PRELOAD it.
+ * Lets the Nth call of some kind fail when told to, alone or with all that
+ * come after it: LD_PRELOAD it.
  *
- * INJECT_FILE names a file of three 32-bit numbers that whoever tells shares
- * by mmap(2): the kind (1: memory, 2: large memory, 3: sockets and waits), the
- * calls left until the one that fails, and how many have failed.  Only calls
- * that the program itself makes count, not those of its libraries.
+ * INJECT_FILE names a file of four 32-bit numbers that whoever tells shares
+ * by mmap(2): the kind, the calls left until the one that fails, how many
+ * have failed, and whether those behind it fail, too.  Only calls that the
+ * program itself makes count, not those of its libraries.
+ *
+ * What is not here cannot fail where it is called (close, munmap,
+ * sigprocmask), is a wake-up that cannot be refused (eventfd's write), or is
+ * the kernel's own end of the mount, without which there is nothing to test
+ * (writev).
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -20,21 +26,31 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum kind {
     MEMORY = 1,
-    LARGE = 2,
-    SOCKETS = 3
+    LARGE = 2,   /* mappings, and locking them */
+    SOCKETS = 3, /* waits and threads, too */
+    IDS = 4,     /* being somebody else, and oneself again */
+    FILES = 5,   /* the memory file, and what a start does to descriptors */
+    LOOP = 6,    /* what a daemon sleeps in */
+    CHANCE = 7,
+    ACCEPT = 8 /* apart: a daemon that cannot accept pauses */
 };
 
 struct control {
     uint32_t kind;
     int32_t left;
     uint32_t failed;
+    uint32_t all; /* from that one on */
 };
 
 static struct control none, *control = &none;
@@ -98,7 +114,8 @@ is_due(enum kind kind, const void *from)
     if (__atomic_load_n(&control->kind, __ATOMIC_ACQUIRE) != kind ||
         at < program_start || at >= program_end)
         return false;
-    if (__atomic_sub_fetch(&control->left, 1, __ATOMIC_ACQ_REL) != 0)
+    int32_t left = __atomic_sub_fetch(&control->left, 1, __ATOMIC_ACQ_REL);
+    if (left > 0 || (left < 0 && control->all == 0))
         return false;
     __atomic_add_fetch(&control->failed, 1, __ATOMIC_ACQ_REL);
     return true;
@@ -113,6 +130,16 @@ is_due(enum kind kind, const void *from)
     static type (*real)(__VA_ARGS__);                                         \
     if (real == NULL)                                                         \
     real = (type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, name)
+/* A function that fails, or is what it was. */
+#define MAY_FAIL(kind, error, result, type, name, parameters, ...)            \
+    type name parameters                                                      \
+    {                                                                         \
+        static type(*real) parameters;                                        \
+        if (real == NULL)                                                     \
+            real = (type(*) parameters)dlsym(RTLD_NEXT, #name);               \
+        FAIL(kind, error, result)                                             \
+        return real(__VA_ARGS__);                                             \
+    }
 
 void *
 malloc(size_t size)
@@ -217,58 +244,105 @@ __asprintf_chk(char **out, int flag, const char *format, ...)
     return n;
 }
 
-void *
-mmap(void *where, size_t size, int prot, int flags, int fd, off_t off)
+/* What was written is there, but not all of it. */
+int
+fclose(FILE *f)
 {
-    REAL(void *, "mmap", void *, size_t, int, int, int, off_t);
-    FAIL(LARGE, ENOMEM, MAP_FAILED)
-    return real(where, size, prot, flags, fd, off);
+    REAL(int, "fclose", FILE *);
+    int r = real(f);
+    FAIL(MEMORY, ENOMEM, EOF)
+    return r;
 }
+
+MAY_FAIL(MEMORY, ENOMEM, NULL, FILE *, open_memstream,
+         (char **text, size_t *size), text, size)
+
+MAY_FAIL(LARGE, ENOMEM, MAP_FAILED, void *, mmap,
+         (void *where, size_t size, int prot, int flags, int fd, off_t off),
+         where, size, prot, flags, fd, off)
+MAY_FAIL(LARGE, ENOMEM, -1, int, mlock, (const void *p, size_t size), p, size)
+
+MAY_FAIL(SOCKETS, EMFILE, -1, int, socket,
+         (int domain, int type, int protocol), domain, type, protocol)
+MAY_FAIL(SOCKETS, ECONNREFUSED, -1, int, connect,
+         (int fd, const struct sockaddr *address, socklen_t size), fd, address,
+         size)
+MAY_FAIL(SOCKETS, EPIPE, -1, ssize_t, send,
+         (int fd, const void *p, size_t size, int flags), fd, p, size, flags)
+MAY_FAIL(SOCKETS, ENOBUFS, -1, ssize_t, sendmsg,
+         (int fd, const struct msghdr *m, int flags), fd, m, flags)
+MAY_FAIL(SOCKETS, ECONNRESET, -1, ssize_t, recv,
+         (int fd, void *p, size_t size, int flags), fd, p, size, flags)
+MAY_FAIL(SOCKETS, ENOBUFS, -1, int, setsockopt,
+         (int fd, int level, int name, const void *p, socklen_t size), fd,
+         level, name, p, size)
+MAY_FAIL(SOCKETS, ENOBUFS, -1, int, getsockopt,
+         (int fd, int level, int name, void *p, socklen_t *size), fd, level,
+         name, p, size)
+MAY_FAIL(ACCEPT, EMFILE, -1, int, accept4,
+         (int fd, struct sockaddr *address, socklen_t *size, int flags), fd,
+         address, size, flags)
+MAY_FAIL(SOCKETS, ENOBUFS, -1, int, bind,
+         (int fd, const struct sockaddr *address, socklen_t size), fd, address,
+         size)
+MAY_FAIL(SOCKETS, EADDRINUSE, -1, int, listen, (int fd, int backlog), fd,
+         backlog)
+MAY_FAIL(SOCKETS, ENOMEM, -1, int, poll,
+         (struct pollfd * fds, nfds_t count, int timeout), fds, count, timeout)
+MAY_FAIL(SOCKETS, EMFILE, -1, int, eventfd, (unsigned start, int flags), start,
+         flags)
+MAY_FAIL(SOCKETS, EMFILE, -1, int, epoll_create1, (int flags), flags)
+MAY_FAIL(SOCKETS, ENOSPC, -1, int, epoll_ctl,
+         (int fd, int op, int of, struct epoll_event *event), fd, op, of,
+         event)
+MAY_FAIL(SOCKETS, EAGAIN, EAGAIN, int, pthread_create,
+         (pthread_t * thread, const pthread_attr_t *attr, void *(*run)(void *),
+          void *arg),
+         thread, attr, run, arg)
+
+MAY_FAIL(LOOP, EINVAL, -1, int, epoll_wait,
+         (int fd, struct epoll_event *events, int most, int timeout), fd,
+         events, most, timeout)
+
+MAY_FAIL(FILES, EMFILE, -1, int, memfd_create,
+         (const char *name, unsigned flags), name, flags)
+MAY_FAIL(FILES, ENOSPC, -1, ssize_t, write,
+         (int fd, const void *p, size_t size), fd, p, size)
+MAY_FAIL(FILES, EIO, -1, ssize_t, read, (int fd, void *p, size_t size), fd, p,
+         size)
+MAY_FAIL(FILES, EINVAL, -1, off_t, lseek, (int fd, off_t at, int from), fd, at,
+         from)
+MAY_FAIL(FILES, ENOMEM, -1, int, fstat, (int fd, struct stat *st), fd, st)
+MAY_FAIL(FILES, EPERM, -1, int, fchmod, (int fd, mode_t mode), fd, mode)
+MAY_FAIL(FILES, EPERM, -1, int, chmod, (const char *path, mode_t mode), path,
+         mode)
+MAY_FAIL(CHANCE, ENOSYS, -1, ssize_t, getrandom,
+         (void *p, size_t size, unsigned flags), p, size, flags)
 
 int
-socket(int domain, int type, int protocol)
+fcntl(int fd, int what, ...)
 {
-    REAL(int, "socket", int, int, int);
-    FAIL(SOCKETS, EMFILE, -1)
-    return real(domain, type, protocol);
+    REAL(int, "fcntl", int, int, ...);
+    va_list ap;
+    va_start(ap, what);
+    long arg = va_arg(ap, long);
+    va_end(ap);
+    FAIL(FILES, EINVAL, -1)
+    return real(fd, what, arg);
 }
 
-int
-connect(int fd, const struct sockaddr *address, socklen_t size)
+/* The ids of the calling thread alone; the rest is what a start needs. */
+long
+syscall(long number, ...)
 {
-    REAL(int, "connect", int, const struct sockaddr *, socklen_t);
-    FAIL(SOCKETS, ECONNREFUSED, -1)
-    return real(fd, address, size);
-}
-
-ssize_t
-send(int fd, const void *p, size_t size, int flags)
-{
-    REAL(ssize_t, "send", int, const void *, size_t, int);
-    FAIL(SOCKETS, EPIPE, -1)
-    return real(fd, p, size, flags);
-}
-
-ssize_t
-recv(int fd, void *p, size_t size, int flags)
-{
-    REAL(ssize_t, "recv", int, void *, size_t, int);
-    FAIL(SOCKETS, ECONNRESET, -1)
-    return real(fd, p, size, flags);
-}
-
-int
-poll(struct pollfd *fds, nfds_t count, int timeout)
-{
-    REAL(int, "poll", struct pollfd *, nfds_t, int);
-    FAIL(SOCKETS, ENOMEM, -1)
-    return real(fds, count, timeout);
-}
-
-int
-eventfd(unsigned start, int flags)
-{
-    REAL(int, "eventfd", unsigned, int);
-    FAIL(SOCKETS, EMFILE, -1)
-    return real(start, flags);
+    REAL(long, "syscall", long, ...);
+    long a[6];
+    va_list ap;
+    va_start(ap, number);
+    for (int i = 0; i < 6; i++)
+        a[i] = va_arg(ap, long);
+    va_end(ap);
+    if (number == SYS_setresuid || number == SYS_setresgid)
+        FAIL(IDS, EPERM, -1)
+    return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }

@@ -152,6 +152,12 @@ class Proxy:
 
     # -- faults
 
+    def disconnect(self):
+        """Closes all connections that there are; new ones are taken."""
+        with self.lock:
+            for s in self._sockets:
+                _shutdown(s)
+
     def hold(self, opcode):
         with self.lock:
             self._held.add(opcode)

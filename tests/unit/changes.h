@@ -249,6 +249,15 @@ do_remove(const struct kcm_snapshot *old)
     return kcm_edit(kcm, &caller, name_a, old, remove, NULL, 0);
 }
 
+/* One alone, of which a request may not even begin. */
+static inline int
+do_remove_one(const struct kcm_snapshot *old)
+{
+    static const bool remove[5] = {true};
+    begin();
+    return kcm_edit(kcm, &caller, name_a, old, remove, NULL, 0);
+}
+
 static inline int
 do_replace(const struct kcm_snapshot *old)
 {
@@ -286,9 +295,9 @@ static const struct change {
     int (*run)(const struct kcm_snapshot *old);
     bool steps; /* of several requests that are not undone */
 } changes[] = {
-    {do_initialize, true}, {do_store, false},   {do_edit, true},
-    {do_remove, true},     {do_replace, false}, {do_destroy, false},
-    {do_move, false},
+    {do_initialize, true}, {do_store, false},      {do_edit, true},
+    {do_remove, true},     {do_replace, false},    {do_destroy, false},
+    {do_move, false},      {do_remove_one, false},
 };
 #define CHANGES ((int)(sizeof(changes) / sizeof(changes[0])))
 

@@ -10,6 +10,7 @@
  * has them; test_commit.c has connections that break).
  */
 #include <dirent.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -17,6 +18,9 @@
 #include <sys/mman.h>
 
 #include "changes.h"
+
+#include "../../kcm/describe.h"
+#include "../../kcm/image.h"
 
 #define MOST_FAILURES 300
 
@@ -87,12 +91,25 @@ WRAP(MEMORY, ENOMEM, NULL, char *, strndup, (const char *s, size_t n), s, n)
 WRAP(LARGE, ENOMEM, MAP_FAILED, void *, mmap,
      (void *at, size_t len, int prot, int flags, int fd, off_t off), at, len,
      prot, flags, fd, off)
+WRAP(MEMORY, ENOMEM, NULL, FILE *, open_memstream, (char **text, size_t *size),
+     text, size)
 WRAP(SOCKETS, EMFILE, -1, int, socket, (int domain, int type, int protocol),
      domain, type, protocol)
 WRAP(SOCKETS, ECONNREFUSED, -1, int, connect,
      (int fd, const struct sockaddr *to, socklen_t len), fd, to, len)
 WRAP(SOCKETS, EMFILE, -1, int, eventfd, (unsigned start, int flags), start,
      flags)
+
+int __real_fclose(FILE *f);
+int __wrap_fclose(FILE *f);
+
+/* Not all that was written is there. */
+int
+__wrap_fclose(FILE *f)
+{
+    int r = __real_fclose(f);
+    return is_due(MEMORY) ? EOF : r;
+}
 
 /* --- what is done -------------------------------------------------------- */
 
@@ -170,10 +187,60 @@ do_set_default(const struct kcm_snapshot *old)
     return kcm_set_default(kcm, &caller, name_a, NULL);
 }
 
+static int
+do_set_offset(const struct kcm_snapshot *old)
+{
+    (void)old;
+    begin();
+    return kcm_set_offset(kcm, &caller, name_a, 77);
+}
+
+static struct kcm_listing *
+list_now(void)
+{
+    struct kcm_listing *l;
+    ck_assert_int_eq(kcm_list(kcm, &caller, NULL, &l), 0);
+    ck_assert_uint_eq(l->count, 2);
+    return l;
+}
+
+/* By somebody who knows their names. */
+static int
+do_list_again(const struct kcm_snapshot *old)
+{
+    struct kcm_listing *known = list_now(), *l;
+    (void)old;
+    begin();
+    int r = kcm_list(kcm, &caller, known, &l);
+    disarm();
+    ck_assert((r == 0) == (l != NULL));
+    ck_assert(r != 0 || l->count == 2);
+    kcm_listing_free(known);
+    kcm_listing_free(l);
+    return r;
+}
+
+static int
+do_find_uuid(const struct kcm_snapshot *old)
+{
+    struct kcm_listing *l = list_now();
+    char *name;
+    (void)old;
+    begin();
+    int r = kcm_find_uuid(kcm, &caller, l->caches[0].uuid, &name);
+    disarm();
+    ck_assert((r == 0) == (name != NULL));
+    ck_assert(r != 0 || strcmp(name, l->caches[0].name) == 0);
+    free(name);
+    kcm_listing_free(l);
+    return r;
+}
+
 static const struct change readings[] = {
     {do_fetch, false},          {do_list, false},
     {do_get_principals, false}, {do_get_default, false},
-    {do_set_default, false},
+    {do_set_default, false},    {do_set_offset, false},
+    {do_list_again, false},     {do_find_uuid, false},
 };
 #define READINGS ((int)(sizeof(readings) / sizeof(readings[0])))
 #define ALL      (CHANGES + READINGS)
@@ -386,6 +453,198 @@ START_TEST(wake_of_a_new_thread)
 }
 END_TEST
 
+/* --- what is shown of a cache -------------------------------------------- */
+
+static struct kcm_snapshot *seen, *more; /* before a STORE, and after */
+static struct image *image, *longer;     /* of them */
+static struct writer old_file;
+
+/* Returns r. */
+static int
+no_image(int r, struct image *out)
+{
+    disarm();
+    ck_assert((r == 0) == (out != NULL));
+    image_unref(out);
+    return r;
+}
+
+static int
+view_render(void)
+{
+    struct image *out;
+    arm();
+    int r = image_render(more, &out);
+    return no_image(r, out);
+}
+
+static int
+view_merge(void)
+{
+    struct image *out;
+    arm();
+    int r = image_merge(image, more, &out);
+    return no_image(r, out);
+}
+
+static int
+view_append(void)
+{
+    struct image *out;
+    struct data last = image_entry_bytes(longer, 0);
+    uint32_t length = (uint32_t)last.len;
+    arm();
+    int r = image_append(image, last, &length, 1, &out);
+    return no_image(r, out);
+}
+
+static int
+view_pad(void)
+{
+    struct image *out;
+    arm();
+    int r = image_pad(image, longer, longer->body, &out);
+    return no_image(r, out);
+}
+
+static int
+view_patch(void)
+{
+    struct image *out;
+    arm();
+    int r = image_patch(image, 0, image_entry_bytes(image, 0), &out);
+    return no_image(r, out);
+}
+
+static int
+view_superseded(void)
+{
+    bool superseded[MOST];
+    arm();
+    int r = image_superseded(more, superseded);
+    disarm();
+    return r;
+}
+
+static int
+view_file(void)
+{
+    struct image *out = NULL;
+    struct image_file f;
+    arm();
+    int r = image_parse(image_bytes(longer), &f);
+    if (r == 0) {
+        r = image_of_file(&f, &out);
+        image_file_free(&f);
+    }
+    return no_image(r, out);
+}
+
+/* Of version 3, which becomes version 4. */
+static int
+view_old_file(void)
+{
+    struct image_file f;
+    arm();
+    int r = image_parse(writer_data(&old_file), &f);
+    disarm();
+    if (r == 0)
+        image_file_free(&f);
+    return r;
+}
+
+static int
+view_text(int (*describe)(const struct describe_cache *cache, char **out))
+{
+    struct data creds[MOST];
+    char *text;
+    for (size_t i = 0; i < more->count; i++)
+        creds[i] = blob_data(more->creds[i].bytes);
+    const struct describe_cache cache = {
+        .name = name_a,
+        .principal = blob_data(more->principal),
+        .creds = creds,
+        .count = more->count,
+    };
+    arm();
+    int r = describe(&cache, &text);
+    disarm();
+    ck_assert((r == 0) == (text != NULL));
+    free(text);
+    return r;
+}
+
+static int
+view_info(void)
+{
+    return view_text(describe_info);
+}
+
+static int
+view_json(void)
+{
+    return view_text(describe_json);
+}
+
+static int
+view_principal(void)
+{
+    _cleanup_(writer_free) struct writer w = {0};
+    char *text;
+    arm();
+    int r = describe_principal(blob_data(more->principal), &text);
+    if (r == 0)
+        r = describe_parse_principal(text, &w);
+    disarm();
+    free(text);
+    return r;
+}
+
+static int (*const views[])(void) = {
+    view_render, view_merge,     view_append,     view_pad,
+    view_patch,  view_file,      view_old_file,   view_info,
+    view_json,   view_principal, view_superseded,
+};
+#define VIEWS ((int)(sizeof(views) / sizeof(views[0])))
+
+START_TEST(views_in_turn)
+{
+    static char large[100000]; /* takes a mapping of its own */
+    unsigned failures = 0;
+    memset(large, 'x', sizeof(large) - 1);
+    start(MIT);
+    reset();
+    seen = fetch(name_a);
+    store(name_a, 7, large);
+    more = fetch(name_a);
+    ck_assert_int_eq(image_render(seen, &image), 0);
+    ck_assert_int_eq(image_render(more, &longer), 0);
+    memcpy(large + sizeof(large) - 5, "@E.F", 5);
+    write_u16(&old_file, 0x0503);
+    sample_principal(&old_file, large);
+    set_plan(MEMORY, UINT_MAX);
+    ck_assert_int_eq(views[_i](), 0); /* what is made once is there */
+    size_t before = secret_in_use();
+    for (enum failing what = MEMORY; what <= LARGE; what++) {
+        plan.reached = true;
+        for (unsigned nth = 1; plan.reached; nth++) {
+            set_plan(what, nth);
+            int r = views[_i]();
+            ck_assert_int_eq(r, plan.reached ? -ENOMEM : 0);
+            ck_assert_uint_eq(secret_in_use(), before);
+            failures += plan.reached;
+        }
+    }
+    ck_assert_uint_gt(failures, 0);
+    writer_free(&old_file);
+    image_unref(image);
+    image_unref(longer);
+    kcm_snapshot_unref(seen);
+    kcm_snapshot_unref(more);
+    finish();
+}
+END_TEST
+
 int
 main(void)
 {
@@ -393,6 +652,7 @@ main(void)
     TCase *t = tcase_create("failing");
     tcase_set_timeout(t, 300);
     tcase_add_loop_test(t, in_turn, 0, ALL * KINDS);
+    tcase_add_loop_test(t, views_in_turn, 0, VIEWS);
     tcase_add_test(t, late_is_kept);
     tcase_add_test(t, reply_in_part);
     tcase_add_test(t, wake_of_a_new_thread);
