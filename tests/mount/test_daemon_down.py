@@ -100,6 +100,7 @@ def sssd_ends_when_idle(t):
     check(len(listed) > 1, "too few tickets: %s", listed)
     wait_for("sssd's own end", lambda: not d.running(), SSSD_IDLE_EXIT)
     eq(d.process.returncode, 0, "status of sssd_kcm")
+    d.stop()                            # the proxy before it, too
     refused(u, *paths.forms.values())
     raises(errno.ECONNREFUSED, u.call, os.mkdir,
            m / ("by-name/%d.new" % u.uid))
@@ -198,7 +199,7 @@ def listings_say_so_too(t):
         raises(errno.ECONNREFUSED, u.read, paths / name)
     # primary is always readable: MIT overwrites it otherwise
     u.read(m / "collection/primary")
-    has(u.text(m / ".kcmfs/status"), t.kcm_socket)
+    has(u.text(m / ".kcmfs/status"), t.checked())
     d.start()
     if d.keeps_state:
         eq(u.text(paths / "principal"), u.principal + "\n")
@@ -212,8 +213,9 @@ def a_missing_socket(t):
     u.kinit()
     u.read(m / "default/cache")
     d.stop()
-    if os.path.exists(d.socket):
-        os.unlink(d.socket)
+    for path in {d.socket, t.checked()}:
+        if os.path.exists(path):
+            os.unlink(path)
     refused(u, m / "default/cache")
     d.start()
     u.kinit()
@@ -223,7 +225,6 @@ def a_missing_socket(t):
 @test(*REAL)
 def no_answer_in_time(t):
     p = t.proxy()
-    p.may_abandon = True
     m = t.mount("-o", "timeout=1", socket=p.socket)
     u = t.user()
     u.kinit()
@@ -239,7 +240,6 @@ def no_answer_in_time(t):
 def one_hangs_the_others_work(t):
     """A waits for an answer; B's calls go on."""
     p = t.proxy()
-    p.may_abandon = True
     m = t.mount("-o", "timeout=60", socket=p.socket)
     a, b = t.user(), t.user()
     path = m / "default/cache"
@@ -265,7 +265,6 @@ def one_hangs_the_others_work(t):
 @test(*REAL)
 def interrupted_by_a_signal(t):
     p = t.proxy()
-    p.may_abandon = True
     m = t.mount("-o", "timeout=60", socket=p.socket)
     u = t.user()
     u.kinit()
@@ -305,7 +304,6 @@ def asked_at_open(t):
 def nonsense_is_eio(t):
     """Answers that no daemon should give: EIO, logged with the opcode."""
     p = t.proxy()
-    p.may_abandon = True
     m = t.mount("-o", "timeout=5", socket=p.socket)
     u = t.user()
     u.kinit()
@@ -333,7 +331,6 @@ def nonsense_is_eio(t):
 def connection_dropped_in_the_middle(t):
     """The daemon closes instead of an answer: once is repaired silently."""
     p = t.proxy()
-    p.may_abandon = True
     m = t.mount("-o", "timeout=5", socket=p.socket)
     u = t.user()
     u.kinit()

@@ -90,7 +90,6 @@ class Trial:
         self.t, self.change = t, change
         self.daemon = t.own_daemon(*options)
         self.proxy = t.proxy()
-        self.proxy.may_abandon = True
         self.mount = t.mount("-o", "timeout=%d" % timeout,
                              socket=self.proxy.socket)
         self.user = t.user(None)

@@ -200,7 +200,6 @@ def spoil_reading(t, p, m, ops, skipped=()):
 def reading(t):
     """Every operation of the read path, each with every fault."""
     p, m = behind(t)
-    p.may_abandon = True
     spoil_reading(t, p, m, ["GET_CRED_UUID_LIST", "GET_PRINCIPAL",
                             "GET_KDC_OFFSET", "GET_CRED_LIST",
                             "GET_CACHE_UUID_LIST", "GET_DEFAULT_CACHE"])
@@ -213,7 +212,6 @@ def reading_without_extensions(t):
     """The same by UUIDs, as on Heimdal."""
     t.own_daemon("--no-mit-extensions")
     p, m = behind(t)
-    p.may_abandon = True
     # Replies have no numbers: one too many among those to a batch, all of
     # them credentials, shifts the others.
     spoil_reading(t, p, m, ["GET_CRED_BY_UUID", "GET_CRED_UUID_LIST"],
@@ -224,7 +222,6 @@ def reading_without_extensions(t):
 @test("kcmd")
 def closed_at_every_byte(t):
     p, m = behind(t)
-    p.may_abandon = True
     a = Attacked(t, m, p, t)
     a.whole(a.u.read(a.path))
     for op in ("GET_CRED_UUID_LIST", "GET_PRINCIPAL"):
@@ -244,7 +241,6 @@ def closed_at_every_byte(t):
 def lists_that_lie(t):
     """Counts, lengths, odd lists of UUIDs: EIO, and nothing is believed."""
     p, m = behind(t)
-    p.may_abandon = True
     a = Attacked(t, m, p, t)
     a.whole(a.u.read(a.path))
 
@@ -277,7 +273,6 @@ def lists_that_lie(t):
 def far_too_many_uuids(t):
     """10^5 of them, of credentials and of caches."""
     p, m = behind(t)
-    p.may_abandon = True
     a, b = Attacked(t, m, p, t), Attacked(t, m, p, t)
     a.whole(a.u.read(a.path))
     many = reply(0, os.urandom(16 * 100000))
@@ -300,7 +295,6 @@ def far_too_many_uuids(t):
 def far_too_much(t):
     """64 MiB of credentials, and one byte more than a reply may have."""
     p, m = behind(t)
-    p.may_abandon = True
     a, b = Attacked(t, m, p, t), Attacked(t, m, p, t)
     a.whole(a.u.read(a.path))
     rss = resident(m)
@@ -332,7 +326,6 @@ def resident(m):
 def nothing_leaks(t):
     """Descriptors and threads after many failures of each kind."""
     p, m = behind(t)
-    p.may_abandon = True
     people = [Attacked(t, m, p, t) for _ in range(4)]
 
     def round_of_faults(a):
@@ -359,7 +352,7 @@ def nothing_leaks(t):
 def abandoned_is_drained(t):
     """A request that took too long: its connection is read to the end and
     then closed, and is never used for another."""
-    p, m = behind(t)            # may_abandon stays off: that is the test
+    p, m = behind(t)
     a = Attacked(t, m, p, t)
     a.whole(a.u.read(a.path))
     settled = health(m)
@@ -410,7 +403,6 @@ def outcome(a, op, code):
 def writing(t):
     """STORE and REPLACE, each answered with every fault."""
     p, m = behind(t)
-    p.may_abandon = True
     ops = ("STORE", "REPLACE")
     attacked = {op: Attacked(t, m, p, t) for op in ops}
 
@@ -435,7 +427,6 @@ def writing(t):
 def destroying(t):
     """DESTROY, each time of a cache of its own."""
     p, m = behind(t)
-    p.may_abandon = True
     u = t.user()
     w = t.wire(u)
 
@@ -554,7 +545,6 @@ def spoil_changes(t, *ops):
     attacked = {}
     for op in ops:
         p, m = behind(t)
-        p.may_abandon = True
         attacked[op] = Attacked(t, m, p, t)
 
     def body(op):
@@ -609,7 +599,6 @@ def hanging_lookups_block_nobody(t):
     """A's lookups and listings of the shared directories hang; B's do not
     wait for them (the kernel would make them, by default)."""
     p = t.proxy()
-    p.may_abandon = True
     m = t.mount("-o", "timeout=20", socket=p.socket)
     a, b = Attacked(t, m, p, t), Attacked(t, m, p, t)
     for x in (a, b):
