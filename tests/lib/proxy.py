@@ -200,6 +200,15 @@ class Proxy:
         with self.lock:
             return self._hits[opcode, uid]
 
+    def quiet(self, uid):
+        """Until all that this user's requests so far bring is sent."""
+        def sent():
+            with self.lock:
+                links = [link for link in self._links if link.uid == uid]
+            return not any(link.busy or link.pending for link in links
+                           if not link.silent)
+        wait_for("the replies to uid %d" % uid, sent)
+
     def heal_uid(self, uid):
         for key in [k for k in list(self._mangled) if k[1] == uid]:
             del self._mangled[key]
@@ -298,6 +307,8 @@ class _Link:
         self.judged = True
         self.ended = False          # by us or by the daemon
         self.spoiled = False        # something else than its reply was sent
+        self.silent = False         # no more replies
+        self.busy = False           # with requests that were received
 
     def end(self):
         self.ended = True
@@ -320,11 +331,13 @@ class _Link:
                     self._closed("with %d replies to come" % self.unanswered)
                 return
             buffer += part
+            self.busy = True
             try:
                 buffer = self._forward(buffer)
             except OSError:             # upstream is gone
                 self.end()
                 return
+            self.busy = False
 
     def _closed(self, how):
         if not (self.ended or self.spoiled or self.hung
@@ -424,7 +437,7 @@ class _Link:
                     self.other = self.last[1]
                 self.last = name, message
                 if mangle is None:
-                    self.client.sendall(message)
+                    self._answer(message)
                 elif not self._send(mangle(message), message):
                     return
                 with self.order:
@@ -432,6 +445,8 @@ class _Link:
                     self._refuse()
         except (OSError, EOFError):
             self.end()
+        finally:
+            self.silent = True
 
     def _send(self, actions, message):
         actions = [self.other if a == OTHER else a for a in actions]
@@ -448,8 +463,15 @@ class _Link:
             if isinstance(action, float):
                 time.sleep(action)
             else:
-                self.client.sendall(action)
+                self._answer(action)
         return True
+
+    def _answer(self, data):
+        try:
+            self.client.sendall(data)
+        except OSError:
+            self._closed("before it was answered")
+            raise
 
     def _refuse(self):
         """Answer what is to be refused, as soon as it is its turn."""
@@ -457,7 +479,7 @@ class _Link:
             self.pending.popleft()
             with self.proxy.lock:
                 self.unanswered -= 1
-            self.client.sendall(REFUSAL)
+            self._answer(REFUSAL)
 
     def _exactly(self, count):
         data = b""
