@@ -230,7 +230,7 @@ def by_mount_itself(t):
     os.symlink(KCMFS, os.path.join(installed, "kcmfs"))
     run(["mount", "--bind", installed, "/usr/local/sbin"])
     try:
-        run(["mount", "-t", "fuse.kcmfs", t.kcm_socket, point,
+        run(["mount", "-t", "fuse.kcmfs", t.checked(), point,
              "-o", "nofail,timeout=5"], env=t.mount_env())
         eq(u.klist("FILE:%s/default/cache" % point)[0], u.principal)
         run(["umount", point])

@@ -325,28 +325,54 @@ def resident(m):
         return int(f.read().split()[1]) * 4096
 
 
+def secret_memory(m):
+    with open(m / ".kcmfs/status") as f:
+        return [int(line.split()[2]) for line in f
+                if line.startswith("secret memory:")][0]
+
+
 @test("kcmd")
 def nothing_leaks(t):
-    """Descriptors and threads after many failures of each kind."""
+    """Descriptors, threads and memory after many failures of each kind."""
     p, m = behind(t)
     people = [Attacked(t, m, p, t) for _ in range(4)]
+    faults = ("closed", "closed in the status", "closed at the last byte",
+              "absurd length", "length 2", "unknown status",
+              "a byte too much", "twice")
 
     def round_of_faults(a):
-        for fault in ("closed", "closed in the status", "absurd length",
-                      "length 2", "unknown status", "twice"):
-            p.mangle("GET_PRINCIPAL", FAULTS[fault][0], a.u.uid)
-            for _ in range(3):
-                a.attempt(lambda: a.u.read(a.path))
-            p.heal_uid(a.u.uid)
-        p.quiet(a.u.uid)                # after "twice"
+        # Made anew, so that there is something to fetch, and no more of it.
+        made_cache(t, a.u, a.creds, a.name, offset=0)
+        for op in ("GET_PRINCIPAL", "GET_CRED_LIST"):
+            for fault in faults:
+                p.mangle(op, FAULTS[fault][0], a.u.uid)
+                for _ in range(2):
+                    a.attempt(lambda: a.u.read(a.path))
+                p.heal_uid(a.u.uid)
+                if fault == "twice":
+                    p.quiet(a.u.uid)
         a.whole(a.u.read(a.path))
-    at_once([lambda a=a: round_of_faults(a) for a in people])
+
+    def rounds(number):
+        for _ in range(number):
+            at_once([lambda a=a: round_of_faults(a) for a in people])
+    # A reply of 100 kB: one that is kept at each failure, or each tenth, is
+    # more than the allocator's ups and downs.
+    for a in people:
+        a.creds += [a.next(size=30000) for _ in range(3)]
+    rounds(2)
     settled = health(m)
-    for _ in range(4):
-        at_once([lambda a=a: round_of_faults(a) for a in people])
+    secret, rss = secret_memory(m), resident(m)
+    rounds(3)
     wait_for("descriptors and threads as before: %r" % (settled,),
              lambda: health(m)[0] <= settled[0] + 4 and
              health(m)[1] <= settled[1] + 8)
+    # Of the caches that were read, and of no reply.
+    check(secret_memory(m) < secret + 20000, "%d bytes of secret memory, "
+          "before %d", secret_memory(m), secret)
+    if not sanitizer():                 # which keeps what was freed
+        check(resident(m) < rss + (8 << 20), "%d kB, before %d",
+              resident(m) >> 10, rss >> 10)
 
 
 @test("kcmd")
