@@ -192,6 +192,12 @@ class Proxy:
         with self.lock:
             self._fail, self.failed = [number, kind, function], None
 
+    def disarm(self):
+        """None goes wrong from now on; the opcode that did, or None."""
+        with self.lock:
+            self._fail = None
+            return self.failed
+
     def mangle(self, opcode, function, uid=None):
         self._hits[opcode, uid] = 0
         self._mangled[opcode, uid] = function

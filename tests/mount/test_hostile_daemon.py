@@ -140,8 +140,9 @@ MORE = ("twice", "with another one", "and a byte")
 
 def spoiled(p, op, u, fault):
     """Was a reply to op spoiled, and not another or none?"""
-    check(p.hits(op, u.uid) > 0, "%s is not asked for (reply %s), but %s", op,
-          fault, [name for uid, name, _ in p.log if uid == u.uid][-6:])
+    if not p.hits(op, u.uid):
+        raise Failed("%s is not asked for (reply %s), but %s" % (op, fault, [
+            name for uid, name, _ in p.log if uid == u.uid][-6:]))
 
 
 def health(m):
@@ -227,17 +228,44 @@ def closed_at_every_byte(t):
     p, m = behind(t)
     a = Attacked(t, m, p, t)
     a.whole(a.u.read(a.path))
-    for op in ("GET_CRED_UUID_LIST", "GET_PRINCIPAL"):
-        size = []
+    attempts = {
+        "GET_CACHE_UUID_LIST": lambda: a.u.list(m / "by-name"),
+        "GET_DEFAULT_CACHE": lambda: a.u.link(m / "default"),
+    }
+    harmless = ("GET_KDC_OFFSET", "GET_DEFAULT_CACHE")
+    for op in ("GET_CRED_UUID_LIST", "GET_PRINCIPAL", "GET_CRED_LIST",
+               "GET_CACHE_UUID_LIST", *harmless):
+        attempt, size = attempts.get(op, lambda: a.u.read(a.path)), []
+
+        def anew():                     # there is something to fetch
+            made_cache(t, a.u, a.creds, a.name, offset=0)
+        anew()
         p.mangle(op, lambda b: [size.append(len(b)) or b], a.u.uid)
-        a.u.read(a.path)
+        attempt()
+        anew()
         for cut in range(size[0]):
+            if 100 < cut < size[0] - 8 and cut % 40:
+                continue                # in the middle of tickets
             p.mangle(op, lambda b, cut=cut: [b[:cut], CLOSE], a.u.uid)
-            code, seconds = a.attempt(lambda: a.u.read(a.path))
-            check(code == errno.EIO and seconds < TIMEOUT + SLACK,
-                  "%s cut at %d: %s in %.1f s", op, cut, code, seconds)
+            if op == "GET_KDC_OFFSET":
+                anew()
+            code, seconds = a.attempt(attempt)
+            spoiled(p, op, a.u, "cut at %d" % cut)
+            check(code == errno.EIO or code is None and op in harmless,
+                  "%s cut at %d: %s", op, cut, code)
+            check(seconds < TIMEOUT + SLACK, "%.1f s", seconds)
         p.heal_uid(a.u.uid)
         a.whole(a.u.read(a.path))
+    for op, function in writes(a).items():
+        for cut in range(12):
+            p.mangle(op, lambda b, cut=cut: [b[:cut], CLOSE], a.u.uid)
+            code, seconds = a.attempt(function)
+            spoiled(p, op, a.u, "cut at %d" % cut)
+            check(code in (None, errno.EIO) and seconds < TIMEOUT + SLACK,
+                  "%s cut at %d: %s in %.1f s", op, cut, code, seconds)
+            p.heal_uid(a.u.uid)
+            outcome(a, op, code)
+            a.whole(a.u.read(a.path))
 
 
 @test("kcmd")
@@ -564,7 +592,8 @@ def changes(a):
             a.wire.destroy(name)
             return got
         return lambda: a.u.list(a.m / "by-name"), after, [True]
-    return {"INITIALIZE": creation, "SET_DEFAULT_CACHE": default,
+    return {"INITIALIZE": creation, "SET_KDC_OFFSET": creation,
+            "SET_DEFAULT_CACHE": default,
             "REMOVE_CRED": removal, "MOVE_CACHE": move,
             "GET_CACHE_BY_UUID": listing}
 
@@ -617,7 +646,32 @@ def changing(t):
 def changing_without_extensions(t):
     """A cache is made, and replaced, without REPLACE, as on Heimdal."""
     t.own_daemon("--no-mit-extensions")
-    spoil_changes(t, "INITIALIZE", "MOVE_CACHE")
+    spoil_changes(t, "INITIALIZE", "SET_KDC_OFFSET", "MOVE_CACHE")
+
+
+@test("kcmd")
+@not_under("tsan", CLOCK)
+def asked_which_daemon_it_is(t):
+    """NOOP, once for each mount."""
+    u = t.user()
+    for fault, (spoil, _) in FAULTS.items():
+        if fault in SLOW:
+            continue
+        p, m = behind(t)
+        p.mangle("NOOP", spoil, u.uid)
+        begin, code = time.monotonic(), None
+        try:
+            u.read(m / ".kcmfs/status")
+        except OSError as e:
+            code = e.errno
+        spoiled(p, "NOOP", u, fault)
+        # lookup, open and read each wait for it
+        judge("NOOP", fault, code, (time.monotonic() - begin) / 3,
+              {None, errno.EIO})
+        p.heal_uid(u.uid)
+        p.quiet(u.uid)
+        text = u.text(m / ".kcmfs/status")
+        check("answers: yes" in text, "after reply %s: %s", fault, text)
 
 
 def t_wire(t, u):
