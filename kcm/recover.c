@@ -256,7 +256,10 @@ kcm_give_up(struct kcm *kcm, const struct caller *caller,
         end = &(*end)->next;
     *end = p;
     pthread_mutex_unlock(&kcm->lock);
-    if (try_settle(kcm, &patient, AT_ONCE_MS) != 0)
+    /* Who was interrupted waits for nothing any more, not for what comes
+     * after this either: a new wait would forget the interrupt. */
+    if (wake_interrupted(caller->wake) ||
+        try_settle(kcm, &patient, AT_ONCE_MS) != 0)
         retry_later(kcm, caller);
 }
 

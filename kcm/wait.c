@@ -95,10 +95,10 @@ wake_interrupt(struct wake *w)
     nudge(w);
 }
 
-static bool
-is_interrupted(const struct caller *caller)
+bool
+wake_interrupted(const struct wake *w)
 {
-    return __atomic_load_n(&caller->wake->interrupted, __ATOMIC_ACQUIRE);
+    return __atomic_load_n(&w->interrupted, __ATOMIC_ACQUIRE);
 }
 
 static int end_fd = -1;
@@ -126,7 +126,7 @@ int
 wait_fd(int fd, short events, const struct caller *caller)
 {
     for (;;) {
-        if (is_interrupted(caller))
+        if (wake_interrupted(caller->wake))
             return -EINTR;
         int64_t end = __atomic_load_n(&end_at, __ATOMIC_ACQUIRE);
         bool ends = end != 0 && end < caller->deadline;
@@ -145,7 +145,7 @@ wait_fd(int fd, short events, const struct caller *caller)
             return 0;
         if (n > 0 && p[1].revents != 0) {
             clear(caller->wake);
-            if (fd < 0 && !is_interrupted(caller))
+            if (fd < 0 && !wake_interrupted(caller->wake))
                 return 0;
         }
     }

@@ -49,6 +49,9 @@ struct wake *wake_mine(void);
 /* Make the waits of w's current caller return -EINTR.  Any thread. */
 void wake_interrupt(struct wake *w);
 
+/* Since wake_mine()? */
+bool wake_interrupted(const struct wake *w);
+
 /*
  * Wait until fd has one of the poll events, the deadline or an interrupt:
  * 0, -ETIMEDOUT or -EINTR.  fd < 0 waits for the wake alone and returns 0

@@ -79,6 +79,7 @@ class Hand:
 class Chaos:
     def __init__(self, t, m, daemon, hands, seed):
         self.t, self.m, self.daemon, self.hands = t, m, daemon, hands
+        self.sockets = [t.checked(), daemon.socket]     # from the mount's end
         self.random = random.Random(seed)
         self.victim = t.user()
         self.name = "%d:tktv" % self.victim.uid
@@ -109,14 +110,16 @@ class Chaos:
         os.kill(pid, signal.SIGCONT)
 
     def hide_socket(self):
-        path = self.daemon.socket
-        os.rename(path, path + ".away")
+        for path in self.sockets:
+            os.rename(path, path + ".away")
         time.sleep(self.random.uniform(0.1, 1))
-        os.rename(path + ".away", path)
+        for path in reversed(self.sockets):
+            os.rename(path + ".away", path)
 
     def new_socket(self):
         """Removed while the daemon runs, and made by the next one."""
-        os.unlink(self.daemon.socket)
+        for path in self.sockets:
+            os.unlink(path)
         time.sleep(self.random.uniform(0.1, 0.5))
         self.daemon.kill()
         self.daemon.start()

@@ -27,6 +27,7 @@ class Daemon:
         self.conf = conf            # krb5.conf
         self.log = os.path.join(directory, "log")
         self.process = None
+        self.followers = []         # proxies, down while it is
         os.makedirs(self.run_dir, exist_ok=True)
         os.chmod(directory, 0o755)
 
@@ -39,6 +40,8 @@ class Daemon:
                     self.name, self.process.returncode, tail(self.log)))
             return connectable(self.socket)
         wait_for("%s's socket" % self.name, ready)
+        for proxy in self.followers:
+            proxy.start()
         return self
 
     def _popen(self, command):
@@ -50,12 +53,19 @@ class Daemon:
                 env=dict(os.environ, KRB5_CONFIG=self.conf, LC_ALL="C"))
 
     def stop(self):
-        if self.running():
-            self._end(signal.SIGTERM)
+        self._bring_down(signal.SIGTERM)
 
     def kill(self):
+        self._bring_down(signal.SIGKILL)
+
+    def _bring_down(self, sig):
+        """Also where it ended by itself: its followers do not know yet."""
+        for proxy in self.followers:
+            proxy.refuse()
         if self.running():
-            self._end(signal.SIGKILL)
+            self._end(sig)
+        for proxy in self.followers:
+            proxy.stop()
 
     def _end(self, sig):
         end_process(self.process, sig)

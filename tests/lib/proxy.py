@@ -8,7 +8,11 @@ collected in `violations`:
   - a request not 2.0, too short, of an opcode that kcmfs has no use for, or
     (up to 32 KiB, where the kernel never splits) not in one piece
   - arguments that are not what the opcode has, to the last byte
-  - a connection closed with a reply unread or a request half sent
+  - a connection closed with a reply unread or a request half sent, unless we
+    or the daemon ended it, or sent nonsense on it
+
+It follows its daemon (daemons.py): while that is down nobody listens here
+either, so that a mount sees what it would see without it.
 
 Faults on demand: hold(OPCODE) keeps the replies back until release(),
 replace_reply(OPCODE, BYTES) answers that instead, drop(OPCODE) closes
@@ -30,7 +34,7 @@ from collections import Counter
 
 import ccfile
 from kcmwire import OPCODES, connect_as
-from util import Failed, HEIMDAL_SOCKET
+from util import Failed, HEIMDAL_SOCKET, wait_for
 
 CLOSE, STALL, OTHER = "close", "stall", "other"
 ONE_PIECE = 32768
@@ -100,8 +104,10 @@ ARGUMENTS = {
 
 
 class Proxy:
-    def __init__(self, upstream, directory):
-        self.upstream = upstream
+    def __init__(self, upstream, directory, log=True, only=None):
+        """log: whether to keep it, which takes memory; only: the name of the
+        program that is judged, where others come this way, too."""
+        self.upstream, self._logs, self.only = upstream, log, only
         self.run_dir = os.path.join(directory, "run")
         self.socket = os.path.join(self.run_dir, HEIMDAL_SOCKET)
         self.lock = threading.Condition()
@@ -111,7 +117,7 @@ class Proxy:
         self.connections = 0
         self.round_trips = 0            # exchanges; a pipelined batch is one
         self.violations = []
-        self.may_abandon = False        # a test of deadlines sets it
+        self.may_abandon = False        # close with replies to come
         self._held, self._replies, self._drops = set(), {}, set()
         self._mangled = {}              # (opcode, uid or None): function
         self._hits = Counter()          # the same: replies
@@ -119,7 +125,7 @@ class Proxy:
         self.before = None              # called with each request, before it
                                         # goes on: opcode name, arguments
         self.failed = None              # the opcode that went wrong
-        self._sockets = set()
+        self._links = set()
         self._listener = None
         os.makedirs(self.run_dir, exist_ok=True)
 
@@ -134,21 +140,29 @@ class Proxy:
                          daemon=True).start()
         return self
 
+    def refuse(self):
+        """No listener any more."""
+        with self.lock:
+            listener, self._listener = self._listener, None
+        if listener:
+            _shutdown(listener)
+            listener.close()
+
     def stop(self):
         """As a daemon that ends: no listener, connections closed."""
-        if self._listener:
-            try:
-                self._listener.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            self._listener.close()
-            self._listener = None
+        self.refuse()
         with self.lock:
-            sockets = list(self._sockets)
+            links = list(self._links)
             self._held.clear()
             self.lock.notify_all()
-        for s in sockets:
-            _shutdown(s)
+        for link in links:
+            link.end()
+            _shutdown(link.server)
+
+    def settle(self):
+        """After the clients' end: until all that they did is judged."""
+        self.heal()
+        wait_for("the proxy's connections to end", lambda: not self._links)
 
     # -- faults
 
@@ -184,6 +198,12 @@ class Proxy:
         with self.lock:
             self._fail, self.failed = [number, kind, function], None
 
+    def disarm(self):
+        """None goes wrong from now on; the opcode that did, or None."""
+        with self.lock:
+            self._fail = None
+            return self.failed
+
     def mangle(self, opcode, function, uid=None):
         self._hits[opcode, uid] = 0
         self._mangled[opcode, uid] = function
@@ -191,6 +211,15 @@ class Proxy:
     def hits(self, opcode, uid=None):
         with self.lock:
             return self._hits[opcode, uid]
+
+    def quiet(self, uid):
+        """Until all that this user's requests so far bring is sent."""
+        def sent():
+            with self.lock:
+                links = [link for link in self._links if link.uid == uid]
+            return not any(link.busy or link.pending for link in links
+                           if not link.silent)
+        wait_for("the replies to uid %d" % uid, sent)
 
     def heal_uid(self, uid):
         for key in [k for k in list(self._mangled) if k[1] == uid]:
@@ -251,7 +280,7 @@ class Proxy:
                              daemon=True).start()
 
     def _serve(self, client):
-        _, uid, gid = struct.unpack("3i", client.getsockopt(
+        pid, uid, gid = struct.unpack("3i", client.getsockopt(
             socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         try:
             server = connect_as(self.upstream, uid, gid, None)
@@ -262,15 +291,16 @@ class Proxy:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         with self.lock:
             self.connections += 1
-            self._sockets |= {client, server}
-        link = _Link(self, client, server, uid, gid)
+            link = _Link(self, client, server, uid, gid)
+            link.judged = self.only in (None, program_of(pid))
+            self._links.add(link)
         back = threading.Thread(target=link.replies, daemon=True)
         back.start()
         link.requests()
         _shutdown(server)
         back.join()
         with self.lock:
-            self._sockets -= {client, server}
+            self._links.discard(link)
         client.close()
         server.close()
 
@@ -286,6 +316,15 @@ class _Link:
         self.unanswered = 0
         self.last, self.other = (None, NOTHING), NOTHING
         self.hung = False
+        self.judged = True
+        self.ended = False          # by us or by the daemon
+        self.spoiled = False        # something else than its reply was sent
+        self.silent = False         # no more replies
+        self.busy = False           # with requests that were received
+
+    def end(self):
+        self.ended = True
+        _shutdown(self.client)
 
     def requests(self):
         buffer = b""
@@ -304,15 +343,22 @@ class _Link:
                     self._closed("with %d replies to come" % self.unanswered)
                 return
             buffer += part
+            self.busy = True
             try:
                 buffer = self._forward(buffer)
             except OSError:             # upstream is gone
-                _shutdown(self.client)
+                self.end()
                 return
+            self.busy = False
 
     def _closed(self, how):
-        if not self.proxy.may_abandon:
-            self.proxy._violation("closed %s", how)
+        if not (self.ended or self.spoiled or self.hung
+                or self.proxy.may_abandon):
+            self._violation("closed %s", how)
+
+    def _violation(self, text, *args):
+        if self.judged:
+            self.proxy._violation(text, *args)
 
     def _forward(self, buffer):
         first = True
@@ -325,7 +371,8 @@ class _Link:
             with self.proxy.lock:
                 self.proxy.calls[name] += 1
                 self.proxy.peers.add((self.uid, self.gid))
-                self.proxy.log.append((self.uid, name, body[4:]))
+                if self.proxy._logs:
+                    self.proxy.log.append((self.uid, name, body[4:]))
                 if first and self.unanswered == 0:
                     self.proxy.round_trips += 1
                 self.unanswered += 1
@@ -336,7 +383,7 @@ class _Link:
             if name in self.proxy._drops or kind == "before":
                 if function:
                     function()
-                _shutdown(self.client)
+                self.end()
                 raise ConnectionError("dropped on demand")
             if kind == "hang":
                 self.hung = True
@@ -352,18 +399,18 @@ class _Link:
             size = struct.unpack(">I", buffer[:4])[0] if len(buffer) >= 4 \
                 else 0
             if size < ONE_PIECE:
-                self.proxy._violation("a request of %d bytes in pieces (%d "
+                self._violation("a request of %d bytes in pieces (%d "
                                       "came first)", size, len(buffer))
         return buffer
 
     def _examine(self, body):
         if len(body) < 4 or body[:2] != b"\2\0":
-            self.proxy._violation("malformed request %r", body[:8])
+            self._violation("malformed request %r", body[:8])
             return "?"
         number, = struct.unpack(">H", body[2:4])
         name = OPCODES.get(number, str(number))
         if name not in ARGUMENTS:
-            self.proxy._violation("%s sent", name)
+            self._violation("%s sent", name)
             return name
         r = ccfile.Reader(body[4:])
         try:
@@ -372,7 +419,7 @@ class _Link:
             if r.at != len(r.data):
                 raise ValueError("%d bytes more" % (len(r.data) - r.at))
         except (EOFError, ValueError) as e:
-            self.proxy._violation("arguments of %s: %s", name, e)
+            self._violation("arguments of %s: %s", name, e)
         return name
 
     def replies(self):
@@ -384,14 +431,16 @@ class _Link:
                 name, function = self.pending[0]
                 if function:
                     function()
-                    _shutdown(self.client)
+                    self.end()
                     return
                 with self.proxy.lock:
                     while {name, self.uid} & self.proxy._held:
                         self.proxy.lock.wait()
                     self.unanswered -= 1
-                message = self.proxy._replies.get(name, message)
                 mangle = None
+                if name in self.proxy._replies:
+                    self.spoiled = True
+                    message = self.proxy._replies[name]
                 for key in ((name, self.uid), (name, None)):
                     mangle = mangle or self.proxy._mangled.get(key)
                     with self.proxy.lock:
@@ -400,29 +449,41 @@ class _Link:
                     self.other = self.last[1]
                 self.last = name, message
                 if mangle is None:
-                    self.client.sendall(message)
-                elif not self._send(mangle(message)):
+                    self._answer(message)
+                elif not self._send(mangle(message), message):
                     return
                 with self.order:
                     self.pending.popleft()
                     self._refuse()
         except (OSError, EOFError):
-            _shutdown(self.client)
+            self.end()
+        finally:
+            self.silent = True
 
-    def _send(self, actions):
+    def _send(self, actions, message):
+        actions = [self.other if a == OTHER else a for a in actions]
+        # It may come late, and in pieces, and still be the reply.
+        if STALL in actions or message != b"".join(
+                a for a in actions if isinstance(a, bytes)):
+            self.spoiled = True
         for action in actions:
             if action == CLOSE:
-                _shutdown(self.client)
+                self.end()
                 return False
             if action == STALL:
                 return False
-            if action == OTHER:
-                action = self.other
             if isinstance(action, float):
                 time.sleep(action)
             else:
-                self.client.sendall(action)
+                self._answer(action)
         return True
+
+    def _answer(self, data):
+        try:
+            self.client.sendall(data)
+        except OSError:
+            self._closed("before it was answered")
+            raise
 
     def _refuse(self):
         """Answer what is to be refused, as soon as it is its turn."""
@@ -430,7 +491,7 @@ class _Link:
             self.pending.popleft()
             with self.proxy.lock:
                 self.unanswered -= 1
-            self.client.sendall(REFUSAL)
+            self._answer(REFUSAL)
 
     def _exactly(self, count):
         data = b""
@@ -440,6 +501,14 @@ class _Link:
                 raise EOFError
             data += part
         return data
+
+
+def program_of(pid):
+    try:
+        with open("/proc/%d/comm" % pid) as f:
+            return f.read().strip()
+    except OSError:
+        return None
 
 
 def _shutdown(s):

@@ -25,7 +25,8 @@ class Host:
             os.mkdir(path)
             os.chmod(path, 0o755)
         if daemon and t.kcm_run_dir and connectable(t.kcm_socket):
-            self.run_dir = t.kcm_run_dir
+            # Everybody's socket here is the proxy's.
+            self.run_dir = t.proxy(log=False, only="kcmfs").run_dir
         for name in ("kcmfs", "kcmd", "kcmls"):
             os.symlink(os.path.join(harness.BUILD, name),
                        os.path.join(self.programs, name))

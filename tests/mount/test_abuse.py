@@ -167,7 +167,6 @@ def many_commits_of_a_large_file(t):
     path = m / "default/tickets/big"
     fds = [a.call(os.open, path, os.O_CREAT | os.O_WRONLY)
            for _ in range(40)]
-    p.may_abandon = True
     p.hold_uid(a.uid)
     answers = []
 
@@ -320,7 +319,6 @@ def more_requests_than_threads(t):
     m = t.mount("-o", "timeout=30", socket=p.socket)
     a, b = abuser_and_victim(t)
     works(m, b)
-    p.may_abandon = True
     p.hold_uid(a.uid)
     answers, lock = [], threading.Lock()
     path = m / "default/cache"

@@ -495,7 +495,6 @@ def daemon_goes_meanwhile(t):
     """At each point of a change the daemon goes away; when it is back, the
     default is where it was."""
     proxy = t.proxy()
-    proxy.may_abandon = True
     v = Views(t, proxy.socket)
     for suffix, who in (("a", "anne"), ("b", "bert"), ("c", "carl")):
         v.create(suffix, who)

@@ -137,7 +137,8 @@ def shows_principal(t, m, u):
 def ways_to_name_the_socket(t):
     u = t.user()
     u.kinit()
-    s = t.kcm_socket
+    s = t.checked()
+    t.realm.write_conf(t.krb5_conf, s)
     shows_principal(t, t.mount(socket=False), u)        # krb5.conf
     shows_principal(t, t.mount("--kcm-socket=" + s, socket=False), u)
     shows_principal(t, t.mount("--kcm-socket", s, socket=False), u)
@@ -158,7 +159,7 @@ def krb5_conf_with_includes(t):
     u.kinit()
     more = empty_dir(t, "conf.d")
     with open(os.path.join(more, "kcm"), "w") as f:
-        f.write("[libdefaults]\n kcm_socket = %s\n" % t.kcm_socket)
+        f.write("[libdefaults]\n kcm_socket = %s\n" % t.checked())
     for text in ("includedir %s\n" % more, "include %s/kcm\n" % more):
         with open(t.krb5_conf + ".inc", "w") as f:
             f.write(text)
@@ -182,7 +183,7 @@ def the_default_socket(t):
     with open(wrapper, "w") as f:
         # in a namespace of its own, where the tree is then looked at
         f.write("#!/bin/sh\nmount --bind %s /run\nexec %s \"$@\"\n"
-                % (t.kcm_run_dir, KCMFS))
+                % (os.path.dirname(t.checked()), KCMFS))
     os.chmod(wrapper, 0o755)
     log = open(os.path.join(t.dir, "log"), "w")
     process = subprocess.Popen(
@@ -208,7 +209,7 @@ def as_mount_helper(t):
     u.kinit()
     m = t.mount("-o", "rw,nosuid,nodev,noexec,nofail,_netdev,noauto,user,"
                 "x-systemd.automount,x-gvfs-hide,dev,suid,exec,"
-                "kcm_socket=" + t.kcm_socket, socket=False)
+                "kcm_socket=" + t.checked(), socket=False)
     shows_principal(t, m, u)
     options = mounted(m.path)[0][3].split(",")
     for word in ("nosuid", "nodev", "noexec", "allow_other",
@@ -229,7 +230,7 @@ def by_mount_itself(t):
     os.symlink(KCMFS, os.path.join(installed, "kcmfs"))
     run(["mount", "--bind", installed, "/usr/local/sbin"])
     try:
-        run(["mount", "-t", "fuse.kcmfs", t.kcm_socket, point,
+        run(["mount", "-t", "fuse.kcmfs", t.checked(), point,
              "-o", "nofail,timeout=5"], env=t.mount_env())
         eq(u.klist("FILE:%s/default/cache" % point)[0], u.principal)
         run(["umount", point])

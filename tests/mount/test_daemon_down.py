@@ -4,6 +4,7 @@ import os
 import signal
 import struct
 import subprocess
+import sys
 import threading
 import time
 
@@ -11,8 +12,10 @@ import ccfile
 from harness import ALL, REAL, test
 from kcmwire import OPCODES
 from made import made_cache, usual_creds
-from tree import paths_of
-from util import check, eq, has, lacks, raises, wait_for
+from proxy import ARGUMENTS
+from tree import paths_of, ticket_name
+from util import Failed, check, eq, has, lacks, raises, wait_for
+from writing import Subject, put
 
 TGT = "krbtgt/EXAMPLE.COM@EXAMPLE.COM"
 READ_OPS = [name for name in OPCODES.values() if name.startswith("GET_")]
@@ -100,6 +103,7 @@ def sssd_ends_when_idle(t):
     check(len(listed) > 1, "too few tickets: %s", listed)
     wait_for("sssd's own end", lambda: not d.running(), SSSD_IDLE_EXIT)
     eq(d.process.returncode, 0, "status of sssd_kcm")
+    d.stop()                            # the proxy before it, too
     refused(u, *paths.forms.values())
     raises(errno.ECONNREFUSED, u.call, os.mkdir,
            m / ("by-name/%d.new" % u.uid))
@@ -198,7 +202,7 @@ def listings_say_so_too(t):
         raises(errno.ECONNREFUSED, u.read, paths / name)
     # primary is always readable: MIT overwrites it otherwise
     u.read(m / "collection/primary")
-    has(u.text(m / ".kcmfs/status"), t.kcm_socket)
+    has(u.text(m / ".kcmfs/status"), t.checked())
     d.start()
     if d.keeps_state:
         eq(u.text(paths / "principal"), u.principal + "\n")
@@ -212,8 +216,9 @@ def a_missing_socket(t):
     u.kinit()
     u.read(m / "default/cache")
     d.stop()
-    if os.path.exists(d.socket):
-        os.unlink(d.socket)
+    for path in {d.socket, t.checked()}:
+        if os.path.exists(path):
+            os.unlink(path)
     refused(u, m / "default/cache")
     d.start()
     u.kinit()
@@ -223,7 +228,6 @@ def a_missing_socket(t):
 @test(*REAL)
 def no_answer_in_time(t):
     p = t.proxy()
-    p.may_abandon = True
     m = t.mount("-o", "timeout=1", socket=p.socket)
     u = t.user()
     u.kinit()
@@ -239,7 +243,6 @@ def no_answer_in_time(t):
 def one_hangs_the_others_work(t):
     """A waits for an answer; B's calls go on."""
     p = t.proxy()
-    p.may_abandon = True
     m = t.mount("-o", "timeout=60", socket=p.socket)
     a, b = t.user(), t.user()
     path = m / "default/cache"
@@ -265,7 +268,6 @@ def one_hangs_the_others_work(t):
 @test(*REAL)
 def interrupted_by_a_signal(t):
     p = t.proxy()
-    p.may_abandon = True
     m = t.mount("-o", "timeout=60", socket=p.socket)
     u = t.user()
     u.kinit()
@@ -295,6 +297,108 @@ def interrupted_by_a_signal(t):
     eq(u.klist("FILE:%s/default/cache" % m)[0], u.principal)
 
 
+# Does one of these when it is told to, and dies by SIGINT.
+WAITS = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+what, path, temp, ticket = sys.argv[1:]
+directory = os.path.dirname(path)
+if what == "store":
+    fd = os.open(path, os.O_RDWR | os.O_APPEND)
+print("ready", flush=True)
+sys.stdin.readline()
+{"open": lambda: os.open(path, os.O_RDONLY),
+ "list": lambda: os.listdir(os.path.dirname(directory)),
+ "store": lambda: os.write(fd, bytes.fromhex(ticket)),
+ "rename": lambda: os.rename(temp, path),
+ "remove": lambda: os.unlink(directory + "/tickets/" + temp),
+ "unlink": lambda: os.unlink(path)}[what]()
+print("done", flush=True)
+"""
+CHANGES = {name for name in ARGUMENTS if not name.startswith("GET_")}
+
+
+@test(*REAL)
+def interrupted_by_ctrl_c(t):
+    """Whatever waits for the daemon is free at once; what it was about is
+    there before or after, and its connection is read to the end (the proxy
+    sees to that)."""
+    p = t.proxy()
+    m = t.mount("-o", "timeout=60", socket=p.socket)
+    for what in ("open", "list", "store", "rename", "remove", "unlink"):
+        ctrl_c(t, p, m, what, ())       # asks what the daemon can, too
+        changes = CHANGES & ctrl_c(t, p, m, what, ())
+        eq(bool(changes), what not in ("open", "list"), "changes of " + what)
+        for held in sorted(changes):
+            ctrl_c(t, p, m, what, (held,))
+        if what != "store":             # which asks for nothing else
+            ctrl_c(t, p, m, what, READ_OPS)
+
+
+def ctrl_c(t, p, m, what, held):
+    """While one of these is not answered; without any: what is asked for."""
+    u = t.user()
+    s = Subject(t, m, u)
+    before = [s.tgt(), s.ticket()]
+    s.make(*before)
+    path, temp = s.path(), s.path() + ".new"
+    u.read(path)
+    new = s.ticket()
+    after = {"store": before + [new], "rename": [s.tgt(), new],
+             "remove": before[:1], "unlink": None}.get(what, before)
+    if what == "remove":
+        temp = ticket_name(str(before[1].server))
+    if what == "rename":
+        put(u, temp, s.cache(*after).bytes())
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITS, what, path, temp, new.bytes().hex()],
+        user=u.uid, group=u.gid, extra_groups=[], env=u.env,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    where = "%s at %s" % (what, " ".join(held[:1]))
+    try:
+        eq(process.stdout.readline(), "ready\n")
+        p.reset()
+        for op in held:
+            p.hold(op)
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        if not held:
+            eq(process.communicate(timeout=60)[0], "done\n", what)
+            return set(p.calls)
+        wait_for("the request of " + where,
+                 lambda: any(p.waiting(op) for op in held))
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        try:
+            out, _ = process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            raise Failed("Ctrl-C does not free " + where) from None
+        took = time.monotonic() - begin
+        eq((out, process.returncode), ("", -signal.SIGINT), where)
+        check(took < 3, "Ctrl-C of %s took %.1f s", where, took)
+    finally:
+        p.release()
+        process.kill()
+        process.communicate()
+    states = [sorted(c.bytes() for c in creds) if creds is not None else None
+              for creds in (before, after)]
+
+    def whole():
+        """As KCM has it, and that is one of the two."""
+        p.quiet(u.uid)
+        in_kcm = None if s.gone() else sorted(
+            c.bytes() for c in s.in_kcm().creds)
+        try:
+            shown = sorted(c.bytes() for c in ccfile.parse(
+                u.read(path)).creds)
+        except FileNotFoundError:
+            shown = None
+        return shown == in_kcm and shown in states
+    wait_for("a whole cache after Ctrl-C of " + where, whole)
+    eq([n for n in s.wire.caches().values() if ".kcmfs" in n], [], where)
+    return None
+
+
 def asked_at_open(t):
     """The request that an open of a known cache always makes."""
     return (("GET_CRED_UUID_LIST", 9) if t.on == "sssd"
@@ -305,7 +409,6 @@ def asked_at_open(t):
 def nonsense_is_eio(t):
     """Answers that no daemon should give: EIO, logged with the opcode."""
     p = t.proxy()
-    p.may_abandon = True
     m = t.mount("-o", "timeout=5", socket=p.socket)
     u = t.user()
     u.kinit()
@@ -333,7 +436,6 @@ def nonsense_is_eio(t):
 def connection_dropped_in_the_middle(t):
     """The daemon closes instead of an answer: once is repaired silently."""
     p = t.proxy()
-    p.may_abandon = True
     m = t.mount("-o", "timeout=5", socket=p.socket)
     u = t.user()
     u.kinit()

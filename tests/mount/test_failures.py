@@ -90,7 +90,6 @@ class Trial:
         self.t, self.change = t, change
         self.daemon = t.own_daemon(*options)
         self.proxy = t.proxy()
-        self.proxy.may_abandon = True
         self.mount = t.mount("-o", "timeout=%d" % timeout,
                              socket=self.proxy.socket)
         self.user = t.user(None)
@@ -119,9 +118,11 @@ class Trial:
             want = self.change(s, have)
         except OSError as e:
             failed = e
-        met, self.proxy._fail = self.proxy.failed, None
+        # At once: a request that comes late must not kill the daemon while
+        # what is there is looked at.
+        met = self.proxy.disarm()
         if met and function:
-            done.wait(20)
+            check(done.wait(60), "the daemon does not end")
         seen = [name for _, name, _ in self.proxy.log[first:][:number]]
         self.proxy.heal()
         if not self.daemon.running():

@@ -141,6 +141,52 @@ def every_cut_and_every_byte(t):
 
 
 @test(*OURS)
+def wrong_uid(t):
+    """What is another's cannot be seen nor changed by its name or its UUID,
+    also not by root, and not with the other's group."""
+    u = ready(t)
+    other = Witness(t)
+    w = t.wire(other.u)
+    theirs, uuid = z(other.name), next(iter(w.caches()))
+    cred, p = usual_creds(u)[0].bytes(), pbytes(u.principal)
+    tag = struct.pack(">II", 0, 0)
+    tag += bytes(4 * 4 + 1 + 4)
+    w.set_default(other.name)
+
+    def state():
+        return (w.caches(), w.default(), w.principal(other.name),
+                w.offset(other.name), w.creds(other.name))
+    before = state()
+    for uid, gid in ((u.uid, u.gid), (u.uid, other.u.gid), (0, 0),
+                     (0, other.u.gid)):
+        own = z("%d:own" % uid)
+        requests = [
+            ("GET_PRINCIPAL", theirs), ("GET_KDC_OFFSET", theirs),
+            ("GET_CRED_UUID_LIST", theirs), ("GET_CRED_LIST", theirs),
+            ("GET_CRED_BY_UUID", theirs + w.ok(
+                "GET_CRED_UUID_LIST", theirs).uuids()[0]),
+            ("GET_CACHE_BY_UUID", uuid), ("DESTROY", theirs),
+            ("INITIALIZE", theirs + p), ("STORE", theirs + cred),
+            ("SET_KDC_OFFSET", theirs + b"\0\0\0\7"),
+            ("MOVE_CACHE", theirs + own), ("MOVE_CACHE", own + theirs),
+            ("RETRIEVE", theirs + struct.pack(">II", 1, 3) + p * 2),
+            ("REMOVE_CRED", theirs + tag),
+            ("REPLACE", theirs + struct.pack(">i", 0) + p
+             + struct.pack(">II", 1, len(cred)) + cred)]
+        with Client(t.kcm_socket, uid, gid) as mine:
+            mine.init(own[:-1], p)
+            for opcode, arguments in requests:
+                check(mine.call(opcode, arguments).code,
+                      "%s of another's cache by %d:%d", opcode, uid, gid)
+            # Told or not: their default stays, and a default is no right.
+            mine.set_default(other.name)
+            eq(state(), before, "the other's caches after %d:%d" % (uid, gid))
+            check(mine.call("GET_PRINCIPAL", theirs).code, "seen as default")
+            mine.destroy(own[:-1])
+    other.asks()
+
+
+@test(*OURS)
 def random_bytes(t):
     u = ready(t)
     other = Witness(t)

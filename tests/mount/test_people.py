@@ -475,7 +475,7 @@ def the_journal_has_fields(t):
     journal = Journal(t)
     m, u = mount_as_a_service(t, "-o", "audit"), t.user()
     journal.find(SYSLOG_IDENTIFIER="kcmfs", PRIORITY="6",
-                 MESSAGE="mounted on %s, source %s" % (m, t.kcm_socket))
+                 MESSAGE="mounted on %s, source %s" % (m, t.checked()))
     u.kinit()
     paths = paths_of(t, m, u)
     u.run("cat", paths.cache)

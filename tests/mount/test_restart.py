@@ -34,7 +34,7 @@ def caches_outlive_a_restart(t):
         users[0].principal, "big%d@EXAMPLE.COM" % i, 1000, size=60000)
         for i in range(40)], "%d:big" % users[0].uid, offset=0)
     before = [everything(t, u) for u in users]
-    m = t.mount(socket=t.kcm_socket)
+    m = t.mount(socket=t.proxy().socket)
     path = m / ("by-name/%s/cache" % by_name(big))
     image = users[0].read(path)
     for _ in range(3):
@@ -164,7 +164,7 @@ def kcmfs_stopped_under_handles(t):
 def stopped_while_a_request_waits(t):
     """SIGTERM does not wait for a daemon that does not answer."""
     p = t.proxy()
-    p.may_abandon = True
+    p.may_abandon = True                # not for what it says, either
     m, u = t.mount("-o", "timeout=30", socket=p.socket), t.user()
     name = made_cache(t, u, usual_creds(u), offset=0)
     path = m / ("by-name/%s/cache" % by_name(name))

@@ -271,7 +271,7 @@ def killed_at_each_request(t, change, least):
     t.own_daemon(*options)
     u = t.user()
     proxy = t.proxy()
-    proxy.may_abandon = True
+    proxy.may_abandon = True            # who is killed cannot do other
     for number in range(1, 60):
         m = t.mount("-o", "timeout=5", socket=proxy.socket)
         s = Subject(t, m, u)
