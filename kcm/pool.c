@@ -20,7 +20,7 @@
 #define CONNECTION_BYTES    ((size_t)16 * 1024 * 1024)
 #define NAP_MS              5
 /* A daemon that answers others but not this is not going to. */
-#define SETTLE_MS 3000
+#define SETTLE_MS 4000
 
 struct identity {
     struct identity *next;

@@ -252,10 +252,13 @@ kcm_give_up(struct kcm *kcm, const struct caller *caller,
     }
     pthread_mutex_lock(&kcm->lock);
     struct pending **end = &kcm->pending;
-    while (*end != NULL)
-        end = &(*end)->next;
+    bool waits = false;
+    for (; *end != NULL; end = &(*end)->next)
+        waits = waits || (*end)->caller.uid == caller->uid;
     *end = p;
     pthread_mutex_unlock(&kcm->lock);
+    if (waits)
+        return; /* for who tries to undo what is before it */
     /* Who was interrupted waits for nothing any more, not for what comes
      * after this either: a new wait would forget the interrupt. */
     if (wake_interrupted(caller->wake) ||

@@ -257,3 +257,13 @@ def no_answer(t):
     for options in options_of(t):
         Trial(t, replacement, *options, timeout=1).all("hang", None,
                                                        step(t, 2))
+
+
+@test("heimdal", "sssd", "kcmd")
+def done_late(t):
+    """The daemon comes to a request only after its client has given up: what
+    is done about that on another connection comes behind it."""
+    for options in options_of(t):
+        for change in (replacement, removal):
+            Trial(t, change, *options, timeout=1).all("late", None,
+                                                      step(t, 3))
