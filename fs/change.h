@@ -18,6 +18,19 @@ int change_flush(struct handle *h);
 /* ftruncate() on an open file. */
 int change_truncate(struct handle *h, off_t size);
 
+/* --- between write.c and unborn.c ---------------------------------------- */
+
+/* A record that is not complete by then is none. */
+#define RECORD_MAX ((size_t)10 * 1024 * 1024)
+
+/* With the content's turn. */
+int change_write_unborn(struct handle *h, struct draft *d, off_t off,
+                        struct data data);
+/* Takes the turn. */
+int change_flush_unborn(struct handle *h);
+/* These bytes, which are taken, wait for the rest of their record. */
+int change_set_tail(struct handle *h, struct writer *bytes);
+
 /* --- change.c: what becomes of caches ------------------------------------ */
 
 /* Replace c's content by the file in bytes; n becomes its node. */

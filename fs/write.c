@@ -3,7 +3,7 @@
  *
  *   a whole record at the end          STORE
  *   whole records over whole records   REMOVE_CRED, STORE
- *   the principal of a file being made INITIALIZE
+ *   the principal of a file being made INITIALIZE (unborn.c)
  *   zeros over the header              DESTROY (kdestroy through a link)
  *   anything else                      a draft of the whole file, which
  *                                      replaces the content at flush
@@ -22,12 +22,8 @@
 #include "fs/node.h"
 #include "fs/user.h"
 
-/* A record that is not complete by then is none. */
-#define RECORD_MAX ((size_t)10 * 1024 * 1024)
 /* So many zeros over the header are no accident. */
 #define ZERO_MIN 16
-/* Version and header length. */
-#define HEADER_START 4
 /* Records that are stored together, or patched together. */
 #define AT_ONCE 64
 
@@ -68,18 +64,6 @@ set_image(struct handle *h, struct image *image)
     image_unref(old);
 }
 
-/* The draft of the cache being made, with a reference, or NULL. */
-static struct draft *
-unborn_draft(struct handle *h)
-{
-    struct fs *fs = fs_of(h);
-    pthread_mutex_lock(&fs->lock);
-    struct draft *d =
-        h->node->draft != NULL ? draft_ref(h->node->draft) : NULL;
-    pthread_mutex_unlock(&fs->lock);
-    return d;
-}
-
 /* --- the tail ---------------------------------------------------------- */
 
 /* The uid pays for what a handle keeps. */
@@ -96,6 +80,15 @@ charge_tail(struct handle *h)
     if (r == 0)
         h->charged = h->tail.cap;
     return r;
+}
+
+int
+change_set_tail(struct handle *h, struct writer *bytes)
+{
+    writer_free(&h->tail);
+    h->tail = *bytes;
+    *bytes = (struct writer){0};
+    return charge_tail(h);
 }
 
 /* The records of the tail that are whole: their number. */
@@ -217,91 +210,6 @@ append(struct handle *h, off_t off, struct data data)
     }
     if (r == 0)
         h->end = off + (off_t)data.len;
-    return r;
-}
-
-/* --- a cache that is being made ---------------------------------------- */
-
-/* How does a file that is no cache yet end? */
-enum ending {
-    ENDS_EARLY, /* before the principal: it may stay so */
-    ENDS_CUT,   /* in the principal */
-    ENDS_WHOLE, /* it can become a cache */
-};
-
-static enum ending
-ending_of(struct data bytes, const struct image_file *f)
-{
-    if (f->has_principal)
-        return ENDS_WHOLE;
-    struct reader r;
-    reader_init(&r, bytes.p, bytes.len);
-    (void)read_u16(&r);
-    if (f->version == 4)
-        (void)read_data(&r, read_u16(&r));
-    if (r.bad)
-        return bytes.len <= HEADER_START ? ENDS_EARLY : ENDS_CUT;
-    return reader_left(&r) == 0 ? ENDS_EARLY : ENDS_CUT;
-}
-
-/*
- * With the turn: make the cache as soon as its principal is there.  What
- * follows it is stored record by record; but other versions have records of
- * other lengths than what is shown, so such a file is made at flush.
- */
-static int
-give_birth(struct handle *h, struct draft *d, bool at_flush)
-{
-    _cleanup_(image_file_free) struct image_file f = {0};
-    _cleanup_(draft_copy_free) struct draft_copy copy = {0};
-    int r = draft_copy(d, &copy);
-    struct data bytes = writer_data(&copy.bytes);
-    bool old = bytes.len >= 2 && bytes.p[1] != 4;
-    if (r != 0)
-        return r;
-    if (old && !at_flush) {
-        draft_set_wants(d, SIZE_MAX);
-        return bytes.p[0] == 5 && bytes.p[1] >= 1 && bytes.p[1] <= 3 ? 0
-                                                                     : -EINVAL;
-    }
-    r = image_parse(bytes, &f);
-    if (r != 0)
-        return r;
-    enum ending ending = ending_of(bytes, &f);
-    if (at_flush &&
-        (ending == ENDS_CUT || (ending == ENDS_WHOLE && f.whole < bytes.len)))
-        return -EINVAL;
-    if (ending != ENDS_WHOLE) {
-        draft_set_wants(d, f.wants);
-        return f.wants > RECORD_MAX ? -EINVAL : 0;
-    }
-    _cleanup_(writer_free) struct writer rest = {0};
-    write_bytes(&rest, bytes.p + f.whole, bytes.len - f.whole);
-    if (rest.failed)
-        return -ENOMEM;
-    r = change_by_file(h->node->content, &h->caller, &f, h->node);
-    if (r != 0)
-        return r;
-    writer_free(&h->tail);
-    h->tail = rest;
-    rest = (struct writer){0};
-    return charge_tail(h);
-}
-
-static int
-write_unborn(struct handle *h, struct draft *d, off_t off, struct data data)
-{
-    size_t before = draft_size(d);
-    if (h->flags & O_APPEND)
-        off = (off_t)before;
-    int r = draft_write(d, off, data);
-    /* Not at each byte: a principal may come in many. */
-    if (r == 0 && !draft_falls_short(d))
-        r = give_birth(h, d, false);
-    if (r == 0)
-        h->end = off + (off_t)data.len;
-    else
-        (void)draft_truncate(d, (off_t)before);
     return r;
 }
 
@@ -489,8 +397,8 @@ write_held(struct handle *h, off_t off, struct data data)
         return write_draft(h, off, data);
     _cleanup_(image_unrefp) struct image *image = image_of(h);
     if (image == NULL) {
-        _cleanup_(draft_unrefp) struct draft *d = unborn_draft(h);
-        return d != NULL ? write_unborn(h, d, off, data) : -EIO;
+        _cleanup_(draft_unrefp) struct draft *d = draft_of(fs_of(h), h->node);
+        return d != NULL ? change_write_unborn(h, d, off, data) : -EIO;
     }
     size_t end = image->len + h->tail.len;
     /* Somebody may have appended meanwhile: where this writer saw the end
@@ -525,20 +433,6 @@ change_write(struct handle *h, off_t off, struct data data)
     return r;
 }
 
-static int
-flush_unborn(struct handle *h)
-{
-    _cleanup_(content_unrefp) struct content *c = NULL;
-    int r = content_take(fs_of(h), h->node, &h->caller, &c);
-    if (r != 0)
-        return r;
-    _cleanup_(draft_unrefp) struct draft *d = unborn_draft(h);
-    if (d != NULL)
-        r = give_birth(h, d, true);
-    turn_give(&c->turn);
-    return r;
-}
-
 int
 change_flush(struct handle *h)
 {
@@ -548,7 +442,7 @@ change_flush(struct handle *h)
         return flush_draft(h);
     if (h->tail.len > 0)
         return -EINVAL; /* cut in a record */
-    return flush_unborn(h);
+    return change_flush_unborn(h);
 }
 
 int
@@ -556,7 +450,7 @@ change_truncate(struct handle *h, off_t size)
 {
     int r = 0;
     _cleanup_(image_unrefp) struct image *image = image_of(h);
-    _cleanup_(draft_unrefp) struct draft *d = unborn_draft(h);
+    _cleanup_(draft_unrefp) struct draft *d = draft_of(fs_of(h), h->node);
     if (size < 0)
         return -EINVAL;
     if (h->draft == NULL && d != NULL)

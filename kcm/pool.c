@@ -18,9 +18,7 @@
 /* sssd leaks per reply until the connection closes: start anew in time. */
 #define CONNECTION_REQUESTS 20000u
 #define CONNECTION_BYTES    ((size_t)16 * 1024 * 1024)
-#define NAP_MS              5
-/* A daemon that answers others but not this is not going to. */
-#define SETTLE_MS 4000
+#define BACKLOG_RETRY_MS    5
 
 struct identity {
     struct identity *next;
@@ -29,8 +27,6 @@ struct identity {
     unsigned users; /* requests that hold or wait for a connection */
     struct turn turn;
     struct conn *idle;
-    struct unanswered *unanswered;
-    int64_t abandoned_ms; /* when the last conversation was */
 };
 
 struct pool {
@@ -58,14 +54,6 @@ pool_new(const char *socket_path, struct pool **pool_out)
 }
 
 static void
-identity_free(struct identity *id)
-{
-    unanswered_unref(id->unanswered);
-    turn_destroy(&id->turn);
-    free(id);
-}
-
-static void
 free_list(struct conn *c)
 {
     while (c != NULL) {
@@ -84,7 +72,8 @@ pool_free(struct pool *pool)
         struct identity *id = pool->identities;
         pool->identities = id->next;
         free_list(id->idle);
-        identity_free(id);
+        turn_destroy(&id->turn);
+        free(id);
     }
     pthread_mutex_destroy(&pool->lock);
     free(pool->path);
@@ -107,25 +96,14 @@ find_or_add_locked(struct pool *pool, uid_t uid, gid_t gid)
     if (id != NULL)
         return id;
     id = calloc(1, sizeof(*id));
-    struct unanswered *u = unanswered_new();
-    if (id == NULL || u == NULL) {
-        unanswered_unref(u);
-        free(id);
+    if (id == NULL)
         return NULL;
-    }
-    id->unanswered = u;
     id->uid = uid;
     id->gid = gid;
     turn_init(&id->turn, CONNECTIONS_PER_ID);
     id->next = pool->identities;
     pool->identities = id;
     return id;
-}
-
-static bool
-is_unanswered(const struct identity *id)
-{
-    return __atomic_load_n(&id->unanswered->count, __ATOMIC_ACQUIRE) > 0;
 }
 
 /* Take identities that hold nothing out of the list. */
@@ -135,12 +113,13 @@ sweep_locked(struct pool *pool)
     struct identity **link = &pool->identities;
     while (*link != NULL) {
         struct identity *id = *link;
-        if (id->users > 0 || id->idle != NULL || is_unanswered(id)) {
+        if (id->users > 0 || id->idle != NULL) {
             link = &id->next;
             continue;
         }
         *link = id->next;
-        identity_free(id);
+        turn_destroy(&id->turn);
+        free(id);
     }
 }
 
@@ -155,54 +134,23 @@ leave(struct pool *pool, struct identity *id)
     pthread_mutex_unlock(&pool->lock);
 }
 
-/* For what poll(2) cannot wait for.  0, -ETIMEDOUT, -EINTR. */
 static int
-nap(const struct caller *caller)
-{
-    struct caller short_of = *caller;
-    short_of.deadline = now_ms() + NAP_MS;
-    if (short_of.deadline > caller->deadline)
-        return -ETIMEDOUT;
-    return wait_fd(-1, 0, &short_of) == -EINTR ? -EINTR : 0;
-}
-
-static int
-open_new(struct pool *pool, struct identity *id, const struct caller *caller,
+open_new(struct pool *pool, const struct caller *caller,
          struct conn **conn_out)
 {
-    int r;
-    /* The daemon's backlog may be full. */
-    while ((r = conn_open(pool->path, caller->uid, caller->gid, conn_out)) ==
-           -EAGAIN) {
-        r = nap(caller);
-        if (r < 0)
+    for (;;) {
+        int r = conn_open(pool->path, caller->uid, caller->gid, conn_out);
+        if (r != -EAGAIN)
+            return r;
+        /* The daemon's backlog is full: poll(2) cannot wait for that. */
+        struct caller nap = *caller;
+        nap.deadline = now_ms() + BACKLOG_RETRY_MS;
+        if (nap.deadline > caller->deadline)
+            return -ETIMEDOUT;
+        r = wait_fd(-1, 0, &nap);
+        if (r == -EINTR)
             return r;
     }
-    if (r == 0)
-        (*conn_out)->unanswered = unanswered_ref(id->unanswered);
-    return r;
-}
-
-static bool
-is_settled(struct pool *pool, uid_t uid)
-{
-    bool settled = true;
-    pthread_mutex_lock(&pool->lock);
-    for (struct identity *id = pool->identities; id != NULL; id = id->next)
-        if (id->uid == uid && is_unanswered(id) &&
-            now_ms() - id->abandoned_ms < SETTLE_MS)
-            settled = false;
-    pthread_mutex_unlock(&pool->lock);
-    return settled;
-}
-
-int
-pool_settle(struct pool *pool, const struct caller *caller)
-{
-    int r = 0;
-    while (r == 0 && !is_settled(pool, caller->uid))
-        r = nap(caller);
-    return r;
 }
 
 int
@@ -234,7 +182,7 @@ pool_get(struct pool *pool, const struct caller *caller,
     }
     pthread_mutex_unlock(&pool->lock);
     if (c == NULL)
-        r = open_new(pool, id, caller, &c);
+        r = open_new(pool, caller, &c);
     if (r < 0) {
         turn_give(&id->turn);
         leave(pool, id);
@@ -310,7 +258,6 @@ pool_drop(struct pool *pool, struct conn *c)
     pthread_mutex_lock(&pool->lock);
     struct identity *id = find_locked(pool, c->uid, c->gid);
     struct conn *idle = take_idle_locked(pool, id);
-    id->abandoned_ms = now_ms();
     pthread_mutex_unlock(&pool->lock);
     conn_abandon(c);
     free_list(idle);

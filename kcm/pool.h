@@ -27,11 +27,4 @@ void pool_drop(struct pool *pool, struct conn *conn);
  * for the caller is closed. */
 void pool_distrust(struct pool *pool, const struct caller *caller);
 
-/*
- * Wait until the daemon has answered what was abandoned for the caller's uid,
- * for a while at most: what changes something on another connection could be
- * done before it.  0, -ETIMEDOUT, -EINTR.
- */
-int pool_settle(struct pool *pool, const struct caller *caller);
-
 #endif

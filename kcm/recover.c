@@ -16,9 +16,11 @@
 
 #define TARGET_KEY "kcmfs-work-for"
 /* How long the caller of a change that failed waits for the undoing. */
-#define AT_ONCE_MS  2000
+#define AT_ONCE_MS  1000
 #define RETRY_MS    250
 #define RETRY_COUNT (4 * 60 * 60 * 4)
+/* DESTROY, and the default before, put back and after. */
+#define SENT_AT_ONCE 4
 /* No change takes as long. */
 #define ABANDONED_S (30 * 60)
 
@@ -145,10 +147,26 @@ put_back(struct kcm *kcm, const struct caller *caller, struct pending *p)
     return r;
 }
 
+/*
+ * What failed may still be done, and what undoes it must come behind.  Daemons
+ * take a request from each connection in turn: when as many are answered as
+ * are ever sent at once to a cache that is somebody's, it has been done.
+ */
+static int
+come_behind(struct kcm *kcm, const struct caller *caller)
+{
+    _cleanup_(batch_free) struct batch b = {0};
+    for (int i = 0; i < SENT_AT_ONCE; i++)
+        batch_add(&b, KCM_OP_GET_DEFAULT_CACHE);
+    return kcm_exchange(kcm, caller, &b);
+}
+
 static int
 settle(struct kcm *kcm, const struct caller *caller, struct pending *p)
 {
-    int r = put_back(kcm, caller, p);
+    int r = come_behind(kcm, caller);
+    if (r == 0)
+        r = put_back(kcm, caller, p);
     if (r == 0 && p->work[0] != '\0') {
         r = kcm_destroy(kcm, caller, p->work, NULL);
         if (r == KCM_NOT_FOUND)

@@ -184,9 +184,7 @@ initialize_late(struct kcm *kcm, const struct caller *caller, const char *name,
     int r = -EPIPE;
     for (int tries = 0; tries < 2 && r == -EPIPE && b.answered == 0; tries++) {
         struct conn *conn;
-        r = pool_settle(kcm->pool, caller);
-        if (r == 0)
-            r = pool_get(kcm->pool, caller, &conn);
+        r = pool_get(kcm->pool, caller, &conn);
         if (r < 0)
             return r;
         unsigned sent = conn->requests;

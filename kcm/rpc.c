@@ -99,27 +99,6 @@ batch_opcode(const struct batch *b, unsigned n)
     return (enum kcm_opcode)(p[0] << 8 | p[1]);
 }
 
-bool
-batch_changes(const struct batch *b)
-{
-    for (unsigned n = 0; n < b->count; n++) {
-        switch (batch_opcode(b, n)) {
-        case KCM_OP_INITIALIZE:
-        case KCM_OP_DESTROY:
-        case KCM_OP_STORE:
-        case KCM_OP_REMOVE_CRED:
-        case KCM_OP_MOVE_CACHE:
-        case KCM_OP_SET_DEFAULT_CACHE:
-        case KCM_OP_SET_KDC_OFFSET:
-        case KCM_OP_REPLACE:
-            return true;
-        default:
-            break;
-        }
-    }
-    return false;
-}
-
 struct reply
 batch_reply(const struct batch *b, unsigned n)
 {
@@ -342,41 +321,12 @@ conn_exchange(struct conn *c, struct batch *b, const struct caller *caller)
     return 0;
 }
 
-struct unanswered *
-unanswered_new(void)
-{
-    struct unanswered *u = calloc(1, sizeof(*u));
-    return u != NULL ? unanswered_ref(u) : NULL;
-}
-
-struct unanswered *
-unanswered_ref(struct unanswered *u)
-{
-    __atomic_add_fetch(&u->refs, 1, __ATOMIC_RELAXED);
-    return u;
-}
-
-void
-unanswered_unref(struct unanswered *u)
-{
-    if (u != NULL && __atomic_sub_fetch(&u->refs, 1, __ATOMIC_ACQ_REL) == 0)
-        free(u);
-}
-
-static void
-count_unanswered(struct conn *c, unsigned change)
-{
-    if (c->unanswered != NULL)
-        __atomic_add_fetch(&c->unanswered->count, change, __ATOMIC_RELEASE);
-}
-
 void
 conn_free(struct conn *c)
 {
     if (c == NULL)
         return;
     close(c->fd);
-    unanswered_unref(c->unanswered);
     writer_free(&c->rest);
     writer_free(&c->piece);
     free(c);
@@ -449,7 +399,6 @@ drain(void *arg)
         if (left <= 0 || (poll(&p, 1, (int)left) < 0 && errno != EINTR))
             break;
     }
-    count_unanswered(c, -1u);
     conn_free(c);
     __atomic_fetch_sub(&drains, 1, __ATOMIC_RELAXED);
     return NULL;
@@ -469,13 +418,11 @@ conn_abandon(struct conn *c)
         conn_free(c);
         return;
     }
-    count_unanswered(c, 1);
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attr, (size_t)256 * 1024);
     if (pthread_create(&thread, &attr, drain, c) != 0) {
         log_warn("no thread to drain an abandoned KCM connection");
-        count_unanswered(c, -1u);
         __atomic_fetch_sub(&drains, 1, __ATOMIC_RELAXED);
         conn_free(c);
     }

@@ -50,20 +50,8 @@ struct data batch_request(const struct batch *b, unsigned n);
 /* The reply to the nth request, once answered. */
 struct reply batch_reply(const struct batch *b, unsigned n);
 enum kcm_opcode batch_opcode(const struct batch *b, unsigned n);
-/* Is one of the requests to change something? */
-bool batch_changes(const struct batch *b);
 /* Forget the replies, keep the requests: for a repeat. */
 void batch_rewind(struct batch *b);
-
-/* How many conversations of an identity were abandoned and are not answered
- * yet.  Its connections and the pool each hold a reference. */
-struct unanswered {
-    unsigned refs, count; /* atomic */
-};
-
-struct unanswered *unanswered_new(void);
-struct unanswered *unanswered_ref(struct unanswered *u);
-void unanswered_unref(struct unanswered *u);
 
 /* A connection and what is under way on it. */
 struct conn {
@@ -71,7 +59,6 @@ struct conn {
     int fd;
     uid_t uid;
     gid_t gid;
-    struct unanswered *unanswered; /* may be NULL */
     bool used;         /* it has answered something before */
     unsigned requests; /* sent in its life */
     size_t received;   /* bytes in its life */

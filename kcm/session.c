@@ -94,9 +94,7 @@ exchange_once(struct kcm *kcm, const struct caller *caller, struct batch *b,
 {
     struct conn *c;
     *kept_out = false;
-    int r = batch_changes(b) ? pool_settle(kcm->pool, caller) : 0;
-    if (r == 0)
-        r = pool_get(kcm->pool, caller, &c);
+    int r = pool_get(kcm->pool, caller, &c);
     if (r < 0) {
         if (r == -ECONNREFUSED)
             forget_peer(kcm);

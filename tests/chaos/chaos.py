@@ -86,13 +86,6 @@ class Chaos:
         self.deck = []          # of troubles, each once until it is empty
         self.done = {}
 
-    def daemon_pid(self):
-        path = os.path.join(self.daemon.dir, "pid")
-        if self.daemon.name == "sssd":
-            with open(path) as f:
-                return int(f.read())
-        return self.daemon.process.pid
-
     def kill(self):
         self.daemon.kill()
         time.sleep(self.random.uniform(0, 1))
@@ -104,10 +97,9 @@ class Chaos:
         self.daemon.start()
 
     def freeze(self):
-        pid = self.daemon_pid()
-        os.kill(pid, signal.SIGSTOP)
+        self.daemon.freeze()
         time.sleep(self.random.uniform(0.2, TIMEOUT + 1.5))
-        os.kill(pid, signal.SIGCONT)
+        self.daemon.thaw()
 
     def hide_socket(self):
         for path in self.sockets:
@@ -161,7 +153,7 @@ class Chaos:
         two that look up the same one wait for the first one's answer, signals
         or not.
         """
-        pid, u = self.daemon_pid(), self.victim
+        u = self.victim
         made_cache(self.t, u, [], self.name)
         path = self.m / ("by-name/%s/cache" % by_name(self.name))
 
@@ -174,7 +166,7 @@ class Chaos:
             process.communicate()
             return None
         writer, reader = wait_for("one that appends", opened), None
-        os.kill(pid, signal.SIGSTOP)
+        self.daemon.freeze()
         try:
             reader = self.start(
                 "cat", self.m / ("%s/cache" % uuid.uuid4()),
@@ -194,7 +186,7 @@ class Chaos:
                 took = time.monotonic() - begin
                 check(took < 1.0, "Ctrl-C of %s took %.1f s", what, took)
         finally:
-            os.kill(pid, signal.SIGCONT)
+            self.daemon.thaw()
             for process in filter(None, (reader, writer)):
                 process.kill()
                 process.wait()

@@ -58,6 +58,16 @@ class Daemon:
     def kill(self):
         self._bring_down(signal.SIGKILL)
 
+    def pid(self):
+        """Of the process that serves."""
+        return self.process.pid
+
+    def freeze(self):
+        os.kill(self.pid(), signal.SIGSTOP)
+
+    def thaw(self):
+        os.kill(self.pid(), signal.SIGCONT)
+
     def _bring_down(self, sig):
         """Also where it ended by itself: its followers do not know yet."""
         for proxy in self.followers:
@@ -137,9 +147,12 @@ class Sssd(Daemon):
                  process.poll() is not None)
         return process
 
-    def _end(self, sig):
+    def pid(self):
         with open(os.path.join(self.dir, "pid")) as f:
-            os.kill(int(f.read()), sig)
+            return int(f.read())
+
+    def _end(self, sig):
+        os.kill(self.pid(), sig)
         # the shell ends by itself, with its child's status
         try:
             self.process.wait(20)

@@ -125,7 +125,6 @@ class Proxy:
         self.before = None              # called with each request, before it
                                         # goes on: opcode name, arguments
         self.failed = None              # the opcode that went wrong
-        self.healed = True              # heal() since fail_at()
         self._links = set()
         self._listener = None
         os.makedirs(self.run_dir, exist_ok=True)
@@ -194,12 +193,11 @@ class Proxy:
 
     def fail_at(self, number, kind, function=None):
         """The request of this number, from now on, is not done and answered
-        INTERNAL ("refuse") or not at all ("hang"), or only done after heal()
-        ("late"); or function() is called and the connection closed, before it
-        is done ("before") or when it was, before the answer ("after")."""
+        INTERNAL ("refuse") or not at all ("hang"); or function() is called
+        and the connection closed, before it is done ("before") or when it
+        was, before the answer ("after"); or only that, before ("as")."""
         with self.lock:
             self._fail, self.failed = [number, kind, function], None
-            self.healed = False
 
     def disarm(self):
         """None goes wrong from now on; the opcode that did, or None."""
@@ -239,7 +237,7 @@ class Proxy:
             return self._fail[1:]
 
     def heal(self):
-        self._fail, self.healed = None, True
+        self._fail = None
         self._mangled.clear()
         self._replies.clear()
         self._drops.clear()
@@ -392,11 +390,9 @@ class _Link:
                 self.hung = True
             if self.hung:
                 continue
-            if kind == "late":
-                with self.proxy.lock:
-                    while not self.proxy.healed:
-                        self.proxy.lock.wait()
-                kind = None
+            if kind == "as":
+                function()
+                kind = function = None
             with self.order:
                 self.pending.append((kind or name, function))
                 self._refuse()

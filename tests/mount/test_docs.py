@@ -251,7 +251,7 @@ LIMITS = {
     "Bytes of all, and of entries in part": "fs/draft.h:DRAFT_BYTES_PER_UID",
     "Bytes on their way to KCM": "fs/draft.h:COPIES_PER_UID",
     "Age of one left alone": "fs/draft.h:DRAFT_AGE_S",
-    "Bytes of one entry of a cache": "fs/write.c:RECORD_MAX",
+    "Bytes of one entry of a cache": "fs/change.h:RECORD_MAX",
     "Names reserved by mkdir": "fs/ops_name.c:RESERVED_DIRS",
     "Time for a new cache in place of one unlinked":
         "fs/ops_name.c:RESERVED_MS",

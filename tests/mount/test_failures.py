@@ -32,6 +32,12 @@ def replacement(s, have):
     return new
 
 
+def replacement_by_many(s, have):
+    new = [s.tgt()] + [s.ticket() for _ in range(5)]
+    rename_over(s.u, s.path(), s.cache(*new).bytes())
+    return new
+
+
 def rewrite(s, have):
     new = [s.tgt(), s.ticket(size=50), s.ticket(size=60)]
     put(s.u, s.path(), s.cache(*new).bytes(),
@@ -87,7 +93,7 @@ class Trial:
     """One scenario on one daemon with its proxy and mount."""
 
     def __init__(self, t, change, *options, timeout=20):
-        self.t, self.change = t, change
+        self.t, self.change, self.thaw = t, change, False
         self.daemon = t.own_daemon(*options)
         self.proxy = t.proxy()
         self.mount = t.mount("-o", "timeout=%d" % timeout,
@@ -125,6 +131,8 @@ class Trial:
             check(done.wait(60), "the daemon does not end")
         seen = [name for _, name, _ in self.proxy.log[first:][:number]]
         self.proxy.heal()
+        if self.thaw:
+            self.daemon.thaw()
         if not self.daemon.running():
             self.daemon.start()
             s.wire.close()
@@ -260,10 +268,12 @@ def no_answer(t):
 
 
 @test("heimdal", "sssd", "kcmd")
-def done_late(t):
-    """The daemon comes to a request only after its client has given up: what
-    is done about that on another connection comes behind it."""
+def frozen(t):
+    """The daemon stops as a request comes, and does it, and what else has
+    come, after its client has given up: what undoes the change is the last
+    to be done."""
     for options in options_of(t):
-        for change in (replacement, removal):
-            Trial(t, change, *options, timeout=1).all("late", None,
-                                                      step(t, 3))
+        for change in (replacement_by_many, removal):
+            trial = Trial(t, change, *options, timeout=1)
+            trial.thaw = True
+            trial.all("as", trial.daemon.freeze, step(t, 3))

@@ -10,6 +10,7 @@ import time
 import ccfile
 import tree
 from harness import ALL, REAL, REPO, test
+from kcmwire import OPCODES
 from made import made_cache, usual_creds
 from schema import problems
 from tree import paths_of
@@ -298,6 +299,22 @@ def status_when_the_daemon_is_gone(t):
           "a line for each refusal: %s", m.log_text())
     daemon.start()
     wait_for("the daemon", lambda: status(u, m)[0]["answers"] == "yes")
+
+
+@test(*REAL)
+def status_when_the_daemon_hangs(t):
+    """It says so long before what hangs gives up."""
+    p = t.proxy()
+    m, u = t.mount("-o", "timeout=120", socket=p.socket), t.user()
+    u.kinit()
+    eq(status(u, m)[0]["answers"], "yes")
+    for name in OPCODES.values():
+        p.hold(name)
+    begin = time.monotonic()
+    eq(status(u, m)[0]["answers"], "no, Connection timed out")
+    check(time.monotonic() - begin < 60, "it waits as long as others")
+    p.release()
+    eq(status(u, m)[0]["answers"], "yes")
 
 
 @test("kcmd")
