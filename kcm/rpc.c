@@ -185,8 +185,8 @@ receive_some(struct conn *c, struct writer *w, size_t room)
     do
         n = recv(c->fd, w->p + w->len, w->cap - w->len, MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
-    if (n < 0)
-        return errno == EAGAIN ? -EAGAIN : -EPIPE;
+    if (n < 0) /* reset: the peer closed, and had not read what was sent */
+        return errno == ECONNRESET ? -EPIPE : -errno;
     w->len += (size_t)n;
     c->received += (size_t)n;
     return n;

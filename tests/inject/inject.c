@@ -271,7 +271,8 @@ MAY_FAIL(SOCKETS, EPIPE, -1, ssize_t, send,
          (int fd, const void *p, size_t size, int flags), fd, p, size, flags)
 MAY_FAIL(SOCKETS, ENOBUFS, -1, ssize_t, sendmsg,
          (int fd, const struct msghdr *m, int flags), fd, m, flags)
-MAY_FAIL(SOCKETS, ECONNRESET, -1, ssize_t, recv,
+/* Not a reset connection, on which nothing can have been done. */
+MAY_FAIL(SOCKETS, ENOMEM, -1, ssize_t, recv,
          (int fd, void *p, size_t size, int flags), fd, p, size, flags)
 MAY_FAIL(SOCKETS, ENOBUFS, -1, int, setsockopt,
          (int fd, int level, int name, const void *p, socklen_t size), fd,

@@ -25,9 +25,11 @@ connection, and OTHER, which is to send the last reply to a request of another
 opcode; hits(OPCODE, UID) counts the replies spoiled so since then.
 """
 import collections
+import fcntl
 import os
 import socket
 import struct
+import termios
 import threading
 import time
 from collections import Counter
@@ -101,6 +103,14 @@ ARGUMENTS = {
     "REMOVE_CRED": (_name, _u32, _match),
     "REPLACE": (_name, _u32, _principal, _creds),
 }
+
+
+def unread(s):
+    """Bytes that have come and were not received."""
+    try:
+        return struct.unpack("i", fcntl.ioctl(s, termios.FIONREAD, bytes(4)))[0]
+    except (OSError, ValueError):       # closed
+        return 0
 
 
 class Proxy:
@@ -218,8 +228,8 @@ class Proxy:
         def sent():
             with self.lock:
                 links = [link for link in self._links if link.uid == uid]
-            return not any(link.busy or link.pending for link in links
-                           if not link.silent)
+            return not any(link.busy or link.pending or unread(link.client)
+                           for link in links if not link.silent)
         wait_for("the replies to uid %d" % uid, sent)
 
     def heal_uid(self, uid):

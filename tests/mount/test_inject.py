@@ -357,6 +357,8 @@ def in_turn(injector, world, operation, kind, held, all_after=False):
         except OSError as e:
             code = e.errno
         reached = injector.disarm()
+        if world.proxy:     # what was given up may still be on its way
+            world.proxy.quiet(world.u.uid)
         where = "%s, kind %d, %s %d failing" % (
             operation, kind, "all from" if all_after else "number", number)
         check(world.m.alive(), "died: %s", where)
