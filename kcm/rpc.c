@@ -284,12 +284,29 @@ exchange_chunk(struct conn *c, struct batch *b, size_t *parsed,
     return 0;
 }
 
+/* What is begun goes out to its end, for which the daemon waits; what is not
+ * begun is not done any more. */
+static void
+drop_unbegun(struct conn *c, const struct batch *b)
+{
+    if (c->unsent.len == 0)
+        return;
+    size_t at = (size_t)(c->unsent.p - b->out.p);
+    unsigned n = b->answered;
+    while (request_end(b, n) <= at)
+        n++;
+    bool begun = b->at[2 * n] < at;
+    c->unsent.len = begun ? request_end(b, n) - at : 0;
+    c->awaited = n - b->answered + begun;
+}
+
 /* What the drain needs of a batch, which may be gone by then. */
 static void
 leave_rest(struct conn *c, const struct batch *b, size_t parsed)
 {
     struct data d = behind(&b->in, parsed);
     size_t len;
+    drop_unbegun(c, b);
     write_data(&c->rest, c->unsent);
     c->unsent = writer_data(&c->rest);
     (void)reply_length(d, &len);

@@ -70,6 +70,18 @@ recv(int fd, void *p, size_t len, int flags)
     return recvfrom(fd, p, len, flags, NULL, NULL);
 }
 
+/* The client's next fails so, and sends nothing. */
+static _Thread_local int send_fails;
+
+ssize_t
+send(int fd, const void *p, size_t len, int flags)
+{
+    if (send_fails == 0)
+        return sendto(fd, p, len, flags, NULL, 0);
+    errno = send_fails;
+    return -1;
+}
+
 /* Have n NOOPs answered by these bytes and the end, before they are sent. */
 static int
 answer_by(struct data bytes, unsigned n, bool end)
@@ -346,6 +358,49 @@ START_TEST(sent_to_its_end)
 }
 END_TEST
 
+/* Of requests that go out together, those that were not begun when they were
+ * given up are not sent any more: on a full socket, and on one that fails. */
+START_TEST(not_begun_is_not_sent)
+{
+    enum {
+        REQUESTS = 16,
+        SIZE = 4 + 4 + 400
+    };
+    static const char reply[12] = {0, 0, 0, 4};
+    char args[400] = {0}, got[REQUESTS * SIZE];
+    int fds[2], small = 1;
+    size_t len = 0, replied = 0;
+    struct conn *c = calloc(1, sizeof(*c));
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    c->fd = fds[0];
+    setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+    for (int i = 0; i < REQUESTS; i++) {
+        batch_add(&batch, KCM_OP_NOOP);
+        write_bytes(&batch.out, args, sizeof(args));
+    }
+    if (_i == 1)
+        send_fails = EPIPE;
+    caller.deadline = now_ms() + 50;
+    ck_assert_int_eq(conn_exchange(c, &batch, &caller),
+                     _i == 1 ? -EPIPE : -ETIMEDOUT);
+    send_fails = 0;
+    conn_abandon(c);
+    for (;;) {
+        ssize_t n = recv(fds[1], got + len, sizeof(got) - len, 0);
+        ck_assert_int_ge(n, 0);
+        if (n == 0)
+            break;
+        len += (size_t)n;
+        for (; replied < len / SIZE; replied++)
+            (void)!send(fds[1], reply, sizeof(reply), MSG_NOSIGNAL);
+    }
+    ck_assert_uint_eq(len % SIZE, 0);
+    ck_assert_uint_lt(len, sizeof(got));
+    ck_assert((len > 0) == (_i == 0));
+    close(fds[1]);
+}
+END_TEST
+
 /* A connection on which a NOOP was given up after what is in bytes came, and
  * the peer's end. */
 static int
@@ -516,6 +571,7 @@ main(void)
     tcase_add_loop_test(t, timeout, 0, SLOW);
     tcase_add_loop_test(t, interrupted, 0, SLOW);
     tcase_add_test(t, sent_to_its_end);
+    tcase_add_loop_test(t, not_begun_is_not_sent, 0, 2);
     tcase_add_loop_test(t, drained_by_the_piece, 0, 5);
     tcase_add_test(t, drains_are_limited);
     tcase_add_loop_test(t, stray_bytes, 0, 2);
