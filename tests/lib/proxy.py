@@ -27,6 +27,7 @@ opcode; hits(OPCODE, UID) counts the replies spoiled so since then.
 import collections
 import fcntl
 import os
+import select
 import socket
 import struct
 import termios
@@ -338,9 +339,20 @@ class _Link:
         _shutdown(self.client)
 
     def requests(self):
+        try:
+            self._requests()
+        finally:
+            self.busy = False
+
+    def _requests(self):
         buffer = b""
+        come = select.poll()
+        come.register(self.client, select.POLLIN)
         while True:
             try:
+                come.poll()
+                # For quiet(): what is not unread any more is busy by then.
+                self.busy = True
                 part = self.client.recv(1 << 20)
             except ConnectionResetError:
                 self._closed("with a reply unread")
@@ -354,7 +366,6 @@ class _Link:
                     self._closed("with %d replies to come" % self.unanswered)
                 return
             buffer += part
-            self.busy = True
             try:
                 buffer = self._forward(buffer)
             except OSError:             # upstream is gone
