@@ -273,7 +273,6 @@ destroy(struct content *c, const struct caller *caller)
     if (r != 0)
         return r;
     int64_t begun = now_ms();
-    defaults.stays = user_default_stays(c->user, c->name, &defaults);
     r = kcm_destroy(fs->kcm, caller, c->name, &defaults);
     user_guard_end(c->user, caller, &defaults, NULL, r == 0 ? c->name : NULL);
     if (r != 0 && r != KCM_NOT_FOUND)

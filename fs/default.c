@@ -377,7 +377,7 @@ int
 user_guard_begin(struct user *u, const struct caller *caller, bool ask,
                  struct kcm_defaults *d)
 {
-    *d = (struct kcm_defaults){0};
+    *d = (struct kcm_defaults){NULL, NULL};
     int r = turn_take(&u->guard, caller);
     if (r != 0)
         return r;
@@ -389,17 +389,6 @@ user_guard_begin(struct user *u, const struct caller *caller, bool ask,
     }
     set_changing(u, true, d->before != NULL ? strdup(d->before) : NULL);
     return 0;
-}
-
-bool
-user_default_stays(struct user *u, const char *name,
-                   const struct kcm_defaults *d)
-{
-    pthread_mutex_lock(&u->fs->lock);
-    const char *before = d->before != NULL ? d->before : u->last_default;
-    bool stays = before != NULL && strcmp(before, name) == 0;
-    pthread_mutex_unlock(&u->fs->lock);
-    return stays && kcm_default_may_dangle(u->fs->kcm);
 }
 
 static void
@@ -483,10 +472,8 @@ user_guard_end(struct user *u, const struct caller *caller,
         strcmp(made, removed) == 0)
         name = removed; /* created again by who unlinked it */
     /* It is not known if the change never came so far. */
-    if (name != NULL) {
-        note_last(u, name);
+    if (name != NULL)
         restore(u, caller, name, d, made, destroyed);
-    }
     free(take(d->before));
     free(take(d->after));
     set_changing(u, false, NULL);

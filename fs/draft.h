@@ -67,6 +67,9 @@ int scratch_rename(struct fs *fs, struct node *n, struct node *dir,
 /* A cache file that is created: plain bytes until its principal is whole. */
 int scratch_unborn(struct content *c, struct node **out);
 void scratch_unborn_drop(struct content *c);
+/* n, which could not be opened, is to be no such file, if nobody else was
+ * given it since. */
+void scratch_unborn_undo(struct node *n);
 /* The draft n becomes the file of c, which is no cache yet. */
 void scratch_to_unborn(struct node *n, struct content *c);
 /* Drop what nobody has touched for DRAFT_AGE_S, whoever's it is. */

@@ -153,8 +153,12 @@ run(void *arg)
     struct housekeeper *h = arg;
     struct pollfd stop = {.fd = h->stop_fd, .events = POLLIN};
     int64_t told = 0, collected = 0;
-    /* Without it systemd would take all for hung: an error ends nothing. */
-    while (poll(&stop, 1, look_ms(h)) <= 0) {
+    int n;
+    while ((n = poll(&stop, 1, look_ms(h))) <= 0) {
+        /* Without this thread systemd would take all for hung. */
+        if (n < 0)
+            nanosleep(&(struct timespec){.tv_nsec = LOOK_MIN_MS * 1000000L},
+                      NULL);
         secret_defer();
         sweep(h);
         if (now_ms() - collected >= COLLECT_MS) {

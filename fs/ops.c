@@ -65,13 +65,6 @@ arm(struct request *r, const char *operation, unsigned limit)
 }
 
 void
-request_leave(void)
-{
-    secret_settle();
-    log_context_clear();
-}
-
-void
 request_resume(struct request *r)
 {
     log_context(r->caller.uid, r->operation);
@@ -151,6 +144,14 @@ static void __attribute__((noinline)) wipe_stack(void)
 }
 
 void
+request_leave(void)
+{
+    wipe_stack();
+    secret_settle();
+    log_context_clear();
+}
+
+void
 request_give_up(struct request *r)
 {
     status_count(r->user, r->operation, (uint64_t)(now_us() - r->begun_us));
@@ -160,7 +161,6 @@ request_give_up(struct request *r)
 void
 request_end(struct request *r)
 {
-    wipe_stack();
     fuse_req_interrupt_func(r->req, NULL, NULL);
     node_unref(r->fs, r->node);
     r->node = NULL;

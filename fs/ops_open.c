@@ -200,12 +200,10 @@ uncreate(struct fs *fs, struct node *n)
     pthread_mutex_lock(&fs->lock);
     bool open = n->opens > 0;
     pthread_mutex_unlock(&fs->lock);
-    if (open)
-        return;
-    if (n->kind == NODE_SCRATCH)
+    if (n->kind != NODE_SCRATCH)
+        scratch_unborn_undo(n);
+    else if (!open)
         scratch_unlink(fs, n);
-    else
-        scratch_unborn_drop(n->content);
 }
 
 void

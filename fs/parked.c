@@ -168,16 +168,17 @@ check(struct content *c, const struct caller *caller, uint64_t *number_out)
     return r == TURN_PASSED ? 0 : r;
 }
 
-/* The first of those that a check which failed was for; they are in the order
- * of their deadlines. */
+/* The first of those that the check of this number, made until deadline, was
+ * for; they are in the order of their deadlines. */
 static struct parked *
-take_failed(struct content *c, int error, uint64_t number, int64_t deadline)
+take_first(struct content *c, int result, uint64_t number, int64_t deadline)
 {
     struct fs *fs = c->user->fs;
     pthread_mutex_lock(&fs->lock);
     struct parked *p = c->parked;
-    if (p != NULL && (p->needed > number || (error == -ETIMEDOUT &&
-                                             p->r.caller.deadline > deadline)))
+    bool early =
+        p != NULL && result == -ETIMEDOUT && p->r.caller.deadline > deadline;
+    if (p != NULL && (p->needed > number || early))
         p = NULL;
     if (p != NULL)
         unpark_locked(c, p);
@@ -185,38 +186,26 @@ take_failed(struct content *c, int error, uint64_t number, int64_t deadline)
     return p;
 }
 
-static void
-serve_first(struct content *c, const struct caller *caller)
-{
-    uint64_t number;
-    struct parked *p;
-    int r = check(c, caller, &number);
-    while (r != 0 && (p = take_failed(c, r, number, caller->deadline)) != NULL)
-        answer(p, r);
-}
-
 void
 parked_serve(struct content *c)
 {
     struct fs *fs = c->user->fs;
-    for (;;) {
+    pthread_mutex_lock(&fs->lock);
+    uint64_t number = c->check_finished;
+    pthread_mutex_unlock(&fs->lock);
+    struct caller caller = {0};
+    for (int r = 0;; r = check(c, &caller, &number)) {
+        struct parked *p;
+        while ((p = take_first(c, r, number, caller.deadline)) != NULL)
+            answer(p, r);
         pthread_mutex_lock(&fs->lock);
-        struct parked *p = c->parked;
-        bool checked = p != NULL && c->check_finished >= p->needed;
-        struct caller caller = {0};
-        if (p == NULL)
-            c->serving = false;
-        else if (checked)
-            unpark_locked(c, p);
-        else
-            caller = p->r.caller;
+        c->serving = c->parked != NULL;
+        if (c->serving)
+            caller = c->parked->r.caller;
+        bool more = c->serving;
         pthread_mutex_unlock(&fs->lock);
-        if (p == NULL)
+        if (!more)
             break;
-        if (checked)
-            answer(p, 0);
-        else
-            serve_first(c, &caller);
     }
     content_unref(c);
 }

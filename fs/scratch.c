@@ -167,6 +167,18 @@ scratch_unborn_drop(struct content *c)
 }
 
 void
+scratch_unborn_undo(struct node *n)
+{
+    struct content *c = n->content;
+    struct fs *fs = c->user->fs;
+    pthread_mutex_lock(&fs->lock);
+    /* The caller's reference, and its name's. */
+    if (c->unborn == n && n->opens == 0 && n->refs == 2)
+        unborn_drop_locked(c);
+    pthread_mutex_unlock(&fs->lock);
+}
+
+void
 scratch_to_unborn(struct node *n, struct content *c)
 {
     struct fs *fs = c->user->fs;

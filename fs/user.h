@@ -98,7 +98,7 @@ bool user_uuid_of_name(struct user *u, const char *name,
 
 /* The default cache's name as this mount sees it. */
 int user_default(struct user *u, const struct caller *caller, char **name_out);
-/* What it was when it was known last, without asking the daemon. */
+/* What user_default() said last, without asking the daemon. */
 int user_last_default(struct user *u, char **name_out);
 /* Make name the default; one that is not there yet is only kept in mind. */
 int user_set_default(struct user *u, const struct caller *caller,
@@ -112,11 +112,6 @@ int user_set_default(struct user *u, const struct caller *caller,
  */
 int user_guard_begin(struct user *u, const struct caller *caller, bool ask,
                      struct kcm_defaults *d);
-/* Is it to be expected that name, which is to be destroyed, is the default,
- * and can the daemon be told that it stays that?  If the default is another,
- * after all, user_guard_end() sees it. */
-bool user_default_stays(struct user *u, const char *name,
-                        const struct kcm_defaults *d);
 void user_guard_end(struct user *u, const struct caller *caller,
                     struct kcm_defaults *d, const char *made,
                     const char *destroyed);

@@ -173,8 +173,6 @@ kcm_destroy(struct kcm *kcm, const struct caller *caller, const char *name,
         ask_before(&b, defaults);
         unsigned n = b.count;
         batch_add_named(&b, KCM_OP_DESTROY, name);
-        if (defaults != NULL && defaults->stays)
-            batch_add_named(&b, KCM_OP_SET_DEFAULT_CACHE, name);
         if (defaults != NULL)
             batch_add(&b, KCM_OP_GET_DEFAULT_CACHE);
         r = kcm_exchange(kcm, caller, &b);
@@ -189,7 +187,7 @@ int
 kcm_set_default(struct kcm *kcm, const struct caller *caller, const char *name,
                 char **after_out)
 {
-    struct kcm_defaults defaults = {0};
+    struct kcm_defaults defaults = {NULL, NULL};
     _cleanup_(batch_free) struct batch b = {0};
     batch_add_named(&b, KCM_OP_SET_DEFAULT_CACHE, name);
     if (after_out != NULL)

@@ -146,8 +146,6 @@ struct kcm_content {
  * same exchange.  Names for free(); NULL: not known. */
 struct kcm_defaults {
     char *before, *after;
-    bool stays; /* kcm_destroy(): the cache is the default, and is to stay it
-                 * though it is gone */
 };
 
 /*

@@ -19,8 +19,9 @@
 #define AT_ONCE_MS  1000
 #define RETRY_MS    250
 #define RETRY_COUNT (4 * 60 * 60 * 4)
-/* DESTROY, and the default before, put back and after. */
-#define SENT_AT_ONCE 4
+/* DESTROY, and the default before and after.  Removals are more, but each is
+ * done before what it removed is stored again, which comes behind it. */
+#define SENT_AT_ONCE 3
 /* No change takes as long. */
 #define ABANDONED_S (30 * 60)
 
@@ -232,7 +233,7 @@ retry(void *arg)
     for (int i = 0; i < RETRY_COUNT; i++) {
         nanosleep(&nap, NULL);
         if (__atomic_load_n(&t->kcm->closing, __ATOMIC_RELAXED) ||
-            try_settle(t->kcm, &t->caller, AT_ONCE_MS) == 0)
+            try_settle(t->kcm, &t->caller, (int)t->kcm->timeout_ms) == 0)
             break;
     }
     __atomic_sub_fetch(&t->kcm->retries, 1, __ATOMIC_RELEASE);

@@ -148,7 +148,7 @@ next_chunk(const struct batch *b, unsigned *count_out)
     return (struct data){b->out.p + start, end - start};
 }
 
-/* Send what the socket takes: 0, -EAGAIN or -EPIPE. */
+/* Send what the socket takes: 0, -EAGAIN, -EPIPE or another -errno. */
 static int
 send_some(struct conn *c)
 {
@@ -158,7 +158,7 @@ send_some(struct conn *c)
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return errno == EAGAIN ? -EAGAIN : -EPIPE;
+            return errno == ECONNRESET ? -EPIPE : -errno;
         c->unsent.p += n;
         c->unsent.len -= (size_t)n;
     }
@@ -261,7 +261,7 @@ exchange_chunk(struct conn *c, struct batch *b, size_t *parsed,
     c->requests += c->awaited;
     while (c->awaited > 0) {
         int r = send_some(c);
-        if (r == -EPIPE)
+        if (r < 0 && r != -EAGAIN)
             return r;
         r = wait_fd(c->fd, c->unsent.len > 0 ? POLLIN | POLLOUT : POLLIN,
                     caller);
@@ -280,6 +280,8 @@ exchange_chunk(struct conn *c, struct batch *b, size_t *parsed,
         if (r < 0)
             return r;
     }
+    if (c->unsent.len > 0)
+        return -EIO; /* answered before it was sent */
     c->used = true;
     return 0;
 }
@@ -289,6 +291,8 @@ exchange_chunk(struct conn *c, struct batch *b, size_t *parsed,
 static void
 drop_unbegun(struct conn *c, const struct batch *b)
 {
+    if (c->awaited == 0) /* answered before it was sent */
+        c->unsent.len = 0;
     if (c->unsent.len == 0)
         return;
     size_t at = (size_t)(c->unsent.p - b->out.p);
@@ -384,7 +388,8 @@ drop_replies(struct conn *c)
 static bool
 drain_step(struct conn *c)
 {
-    if (send_some(c) == -EPIPE)
+    int r = send_some(c);
+    if (r < 0 && r != -EAGAIN)
         return true;
     while (!drop_replies(c)) {
         ssize_t n = receive_some(c, &c->piece, DRAIN_PIECE);

@@ -161,6 +161,7 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
     struct kcm_server_limits limits = {.caches_per_uid = 4,
                                        .bytes_per_uid = 16 * 1024};
     struct reader in;
+    memset(last_uuids, 0, sizeof(last_uuids));
     reader_init(&in, bytes, len);
     if (len > 0 && bytes[0] & 0x80)
         limits.bytes_per_uid = 4 * 1024;

@@ -180,7 +180,7 @@ def initialize_and_two_stores(t):
     eq(t.wire(u).set_default(name).name, "OK")
     make = lambda: bench(u, "init", "FILE:" + path)  # noqa: E731
     make()
-    within(meter.usual(make), 21, 14, 10 if t.on == "sssd" else 5, "init")
+    within(meter.usual(make), 21, 15, 10 if t.on == "sssd" else 6, "init")
 
 
 @test(*ALL)

@@ -176,10 +176,12 @@ def slower(times, begin):
                   if at > begin + SECONDS * 0.7])
         check(all(parts), "%s: not done at the begin or the end", what)
         early, late = map(quick, parts)
+        medians = [median(part) for part in parts]
         print("soak: %s: %d, quickest tenth and median %.0f, %.0f us, later "
-              "%.0f, %.0f us" % (
-                  what, len(all_of_it), early * 1e6, median(parts[0]) * 1e6,
-                  late * 1e6, median(parts[1]) * 1e6), file=sys.stderr)
+              "%.0f, %.0f us, ratios %.2f, %.2f" % (
+                  what, len(all_of_it), early * 1e6, medians[0] * 1e6,
+                  late * 1e6, medians[1] * 1e6, late / early,
+                  medians[1] / medians[0]), file=sys.stderr)
         if late > 2 * early and LONG:
             found.append("%s: %.0f us, then %.0f us" % (
                 what, early * 1e6, late * 1e6))

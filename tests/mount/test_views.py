@@ -238,12 +238,12 @@ def leaves(value):
 
 @test(*ALL)
 def status_for_the_caller(t):
-    m, u = t.mount(direct=True), t.user()
+    m, u = t.mount(), t.user()
     u.kinit()
     paths = paths_of(t, m, u)
     u.read(paths.cache)
     text = u.text(m / ".kcmfs/status")
-    has(text, t.kcm_socket, "status")
+    has(text, t.checked(), "status")
     check(re.search(r"^caches\b.*\b1\b", text, re.M | re.I),
           "no count of caches: %s", text)
     other = t.user()

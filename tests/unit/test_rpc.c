@@ -401,6 +401,27 @@ START_TEST(not_begun_is_not_sent)
 }
 END_TEST
 
+/* The reply to a request that is still on its way is none, and what is left of
+ * the request is not the next one's. */
+START_TEST(answered_before_it_was_sent)
+{
+    static const char replies[13] = {0, 0, 0, 4};
+    int fds[2];
+    char *big = calloc(1, 4 << 20);
+    struct conn *c = calloc(1, sizeof(*c));
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    ck_assert_int_eq(sendto(fds[1], replies, 12 + (size_t)_i, 0, NULL, 0),
+                     12 + _i);
+    c->fd = fds[0];
+    batch_add(&batch, KCM_OP_NOOP);
+    write_bytes(&batch.out, big, 4 << 20);
+    ck_assert_int_eq(conn_exchange(c, &batch, &caller), -EIO);
+    conn_abandon(c);
+    close(fds[1]);
+    free(big);
+}
+END_TEST
+
 /* A connection on which a NOOP was given up after what is in bytes came, and
  * the peer's end. */
 static int
@@ -572,6 +593,7 @@ main(void)
     tcase_add_loop_test(t, interrupted, 0, SLOW);
     tcase_add_test(t, sent_to_its_end);
     tcase_add_loop_test(t, not_begun_is_not_sent, 0, 2);
+    tcase_add_loop_test(t, answered_before_it_was_sent, 0, 2);
     tcase_add_loop_test(t, drained_by_the_piece, 0, 5);
     tcase_add_test(t, drains_are_limited);
     tcase_add_loop_test(t, stray_bytes, 0, 2);
