@@ -405,12 +405,12 @@ END_TEST
  * the request is not the next one's. */
 START_TEST(answered_before_it_was_sent)
 {
-    static const char replies[13] = {0, 0, 0, 4};
+    static const char bytes[13] = {0, 0, 0, 4};
     int fds[2];
     char *big = calloc(1, 4 << 20);
     struct conn *c = calloc(1, sizeof(*c));
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
-    ck_assert_int_eq(sendto(fds[1], replies, 12 + (size_t)_i, 0, NULL, 0),
+    ck_assert_int_eq(sendto(fds[1], bytes, 12 + (size_t)_i, 0, NULL, 0),
                      12 + _i);
     c->fd = fds[0];
     batch_add(&batch, KCM_OP_NOOP);
