@@ -236,7 +236,9 @@ def no_answer_in_time(t):
         p.hold(op)
     raises(errno.ETIMEDOUT, u.read, m / "default/cache")
     p.release()
+    p.reset()
     eq(u.read(m / "default/cache"), want)
+    check(p.connections, "the connection was used again")
 
 
 @test(*REAL)
@@ -305,11 +307,15 @@ what, path, temp, ticket = sys.argv[1:]
 directory = os.path.dirname(path)
 if what == "store":
     fd = os.open(path, os.O_RDWR | os.O_APPEND)
+if what == "close":
+    fd = os.open(path, os.O_RDWR | os.O_TRUNC)
+    os.write(fd, bytes.fromhex(ticket))
 print("ready", flush=True)
 sys.stdin.readline()
 {"open": lambda: os.open(path, os.O_RDONLY),
  "list": lambda: os.listdir(os.path.dirname(directory)),
  "store": lambda: os.write(fd, bytes.fromhex(ticket)),
+ "close": lambda: os.close(fd),
  "rename": lambda: os.rename(temp, path),
  "remove": lambda: os.unlink(directory + "/tickets/" + temp),
  "unlink": lambda: os.unlink(path)}[what]()
@@ -325,7 +331,8 @@ def interrupted_by_ctrl_c(t):
     sees to that)."""
     p = t.proxy()
     m = t.mount("-o", "timeout=60", socket=p.socket)
-    for what in ("open", "list", "store", "rename", "remove", "unlink"):
+    for what in ("open", "list", "store", "close", "rename", "remove",
+                 "unlink"):
         ctrl_c(t, p, m, what, ())       # asks what the daemon can, too
         changes = CHANGES & ctrl_c(t, p, m, what, ())
         eq(bool(changes), what not in ("open", "list"), "changes of " + what)
@@ -345,13 +352,14 @@ def ctrl_c(t, p, m, what, held):
     u.read(path)
     new = s.ticket()
     after = {"store": before + [new], "rename": [s.tgt(), new],
-             "remove": before[:1], "unlink": None}.get(what, before)
+             "close": [s.tgt(), new], "remove": before[:1], "unlink": None}.get(what, before)
     if what == "remove":
         temp = ticket_name(str(before[1].server))
     if what == "rename":
         put(u, temp, s.cache(*after).bytes())
+    data = s.cache(*after) if what == "close" else new
     process = subprocess.Popen(
-        [sys.executable, "-c", WAITS, what, path, temp, new.bytes().hex()],
+        [sys.executable, "-c", WAITS, what, path, temp, data.bytes().hex()],
         user=u.uid, group=u.gid, extra_groups=[], env=u.env,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     where = "%s at %s" % (what, " ".join(held[:1]))

@@ -12,6 +12,7 @@ from injecting import (ACCEPT, CHANCE, FILES, LARGE, LOOP, MEMORY, MOST,
                        OWN_ALLOCATOR, SOCKETS, Held, Injector)
 from kcmwire import Client, z
 from made import made_cache, usual_creds
+from model_kcm import SERVER
 from util import Failed, check, eq, has, lacks, wait_for
 
 
@@ -45,10 +46,20 @@ class Requests:
             b"".join(struct.pack(">I", len(b)) + b for b in want[:2])
         self.more = ccfile.ticket(u.principal, "m@EXAMPLE.COM", 1,
                                   size=20000).bytes()
+        old = ccfile.ticket(u.principal, "o@EXAMPLE.COM", 1, size=20000)
+        self.old = old.bytes()
+        tag = ccfile.Writer().raw(struct.pack(">I", SERVER))
+        tag.principal(old.server).raw(bytes(4 * 4 + 1 + 4))
         self.operations = {
             "list": ("GET_CRED_LIST", z(name)),
+            "uuids": ("GET_CRED_UUID_LIST", z(name)),
+            "principal": ("GET_PRINCIPAL", z(name)),
+            "caches": ("GET_CACHE_UUID_LIST", b""),
+            "new": ("GEN_NEW", b""),
             "store": ("STORE", z(name + "s") + self.more),
             "init": ("INITIALIZE", z(name + "i") + p),
+            "offset": ("SET_KDC_OFFSET", z(name + "i") + b"\0\0\0\7"),
+            "remove": ("REMOVE_CRED", z(name + "r") + bytes(4) + tag.out),
             "replace": ("REPLACE", z(name + "r") + replacement),
             "move": ("MOVE_CACHE", z(name + "m") + z(name + "n")),
             "default": ("SET_DEFAULT_CACHE", z(name)),
@@ -59,11 +70,13 @@ class Requests:
         return Client(self.t.kcm_socket, self.u.uid)
 
     def before(self):
+        """What a request changes holds something."""
         with self.wire() as w:
-            w.init(self.name + "s", self.p)
-            w.init(self.name + "m", self.p)
-            for extra in ("i", "r", "n"):
-                w.destroy(self.name + extra)
+            for extra, cred in (("s", self.old), ("i", self.old),
+                                ("r", self.old), ("m", self.more),
+                                ("n", self.old)):
+                w.init(self.name + extra, self.p)
+                w.store(self.name + extra, cred)
 
     def ask(self, what):
         """True if it was done."""
@@ -72,25 +85,42 @@ class Requests:
                 answer = w.call(*self.operations[what])
                 if not answer.code and what == "list":
                     eq(answer.blobs(), self.want, "listed")
+                if not answer.code and what == "uuids":
+                    eq(len(answer.uuids()), len(self.want), "UUIDs")
+                if not answer.code and what == "principal":
+                    eq(answer.result, self.p, "principal")
                 return not answer.code
         except (OSError, EOFError):
             return False
 
+    def state(self, w):
+        """{cache: credentials} of those that a request may change."""
+        there = w.caches().values()
+        return {c: w.creds(self.name + c) for c in "sirmn"
+                if self.name + c in there}
+
     def after(self, what, ok):
+        """As before it, or, if it was done, as it should be."""
+        before = {"s": [self.old], "i": [self.old], "r": [self.old],
+                  "m": [self.more], "n": [self.old]}
+        done = {
+            "store": dict(before, s=[self.old, self.more]),
+            "init": dict(before, i=[]),
+            "remove": dict(before, r=[]),
+            "replace": dict(before, r=self.want[:2]),
+            "move": {"s": [self.old], "i": [self.old], "r": [self.old],
+                     "n": [self.more]},
+            "destroy": {c: creds for c, creds in before.items() if c != "s"},
+        }.get(what, before)
         with self.wire() as w:
             eq(w.creds(self.name), self.want, "after %s" % what)
-            there = w.caches().values()
-            if what == "store":
-                got = w.creds(self.name + "s")
-                check(got == [self.more] or (not ok and got == []), "stored")
-            if what == "replace" and ok:
-                eq(w.creds(self.name + "r"), self.want[:2], "replaced")
-            if what == "move":
-                moved = [self.name + c in there for c in "mn"]
-                check(moved == [False, True] or
-                      (not ok and moved == [True, False]), "moved: %s", moved)
-            if what == "destroy":
-                check(not ok or self.name + "s" not in there, "destroyed")
+            got = self.state(w)
+            check(got == done or (not ok and got == before),
+                  "after %s, %s: %s", what, "done" if ok else "not done",
+                  {c: len(creds) for c, creds in got.items()})
+            if what == "offset":
+                offset = w.offset(self.name + "i")
+                check(offset == 7 or not ok and offset == 0, "%d", offset)
 
 
 def each_in_turn(requests, injector, d, held, what, kind, all_after=False):
@@ -137,6 +167,7 @@ def no_descriptors(t):
     where listening again is what fails."""
     injector, d = injected(t)
     requests = Requests(t, t.user())
+    requests.before()
     held = Held(d.process.pid)
     for again in (False, True):
         injector.arm(ACCEPT, 1)

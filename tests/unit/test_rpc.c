@@ -70,12 +70,14 @@ recv(int fd, void *p, size_t len, int flags)
     return recvfrom(fd, p, len, flags, NULL, NULL);
 }
 
-/* The client's next fails so, and sends nothing. */
+/* Counted likewise; the client's next fails so, and sends nothing. */
+static _Thread_local unsigned sends;
 static _Thread_local int send_fails;
 
 ssize_t
 send(int fd, const void *p, size_t len, int flags)
 {
+    sends++;
     if (send_fails == 0)
         return sendto(fd, p, len, flags, NULL, 0);
     errno = send_fails;
@@ -95,6 +97,7 @@ answer_by(struct data bytes, unsigned n, bool end)
     c->fd = fds[0];
     for (unsigned i = 0; i < n; i++)
         batch_add(&batch, KCM_OP_NOOP);
+    sends = 0;
     int r = conn_exchange(c, &batch, &caller);
     if (r != 0)
         shutdown(fds[1], SHUT_WR); /* for the drain */
@@ -176,6 +179,18 @@ START_TEST(received_at_once)
     ck_assert_int_eq(answer_by(writer_data(&w), 1, false), 0);
     ck_assert_uint_eq(batch_reply(&batch, 0).body.len, 100000 - 4);
     ck_assert_uint_eq(receives, 2);
+    writer_free(&w);
+}
+END_TEST
+
+/* sssd takes a request for whole as soon as something of it has come. */
+START_TEST(sent_at_once)
+{
+    struct writer w = {0};
+    for (int i = 0; i < 20; i++)
+        sample_hex(&w, "00000004 00000000 00000000");
+    ck_assert_int_eq(answer_by(writer_data(&w), 20, false), 0);
+    ck_assert_uint_eq(sends, 1);
     writer_free(&w);
 }
 END_TEST
@@ -583,6 +598,7 @@ main(void)
     tcase_add_loop_test(t, replies, 0, FORMS);
     tcase_add_test(t, truncated);
     tcase_add_test(t, received_at_once);
+    tcase_add_test(t, sent_at_once);
     tcase_add_test(t, announced);
     tcase_add_test(t, rewound);
     tcase_add_test(t, goes_on_elsewhere);
