@@ -435,6 +435,15 @@ def kcmfs_changes_in_turn(t):
 
 @test("kcmd")
 @not_under("asan tsan", OWN_ALLOCATOR)
+def changes_without_extensions(t):
+    """What takes the place of REPLACE, and its undoing."""
+    t.own_daemon("--no-mit-extensions")
+    all_in_turn(t, ("rewrite", "replace", "remove", "rm_ticket", "config"),
+                options=("-s",))
+
+
+@test("kcmd")
+@not_under("asan tsan", OWN_ALLOCATOR)
 def all_fails_from_there_on(t):
     """Also what undoes the first failure."""
     all_in_turn(t, ("read", "append", "replace", "create", "remove",
