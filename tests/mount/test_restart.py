@@ -4,10 +4,12 @@ import fcntl
 import os
 import signal
 import subprocess
+import threading
 
 import ccfile
 from fdstore import everything, under_systemd
 from harness import REAL, test
+from kcmwire import Client
 from made import made_cache, usual_creds
 from mount import Mount, mounted
 from tree import by_name
@@ -52,6 +54,72 @@ def caches_outlive_a_restart(t):
     s.process.wait()
     s.start()
     eq(t.wire(users[0]).caches(), {})
+
+
+class Storer:
+    """Stores tickets until it is ended, and keeps those that were
+    acknowledged."""
+
+    def __init__(self, t, u, store):
+        self.u, self.store = u, store
+        self.name = made_cache(t, u, [], offset=0)
+        self.acknowledged, self.ends = [], False
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        number = 0
+        while not self.ends:
+            number += 1
+            cred = ccfile.ticket(self.u.principal, "h%d@EXAMPLE.COM" % number,
+                                 1000 + number).bytes()
+            try:
+                self.store(self, cred)
+            except (OSError, EOFError):
+                continue
+            self.acknowledged.append(cred)
+
+    def goes_on(self):
+        before = len(self.acknowledged)
+        wait_for("more that is stored",
+                 lambda: len(self.acknowledged) >= before + 5)
+
+    def end(self):
+        self.ends = True
+        self.thread.join(30)
+        check(not self.thread.is_alive(), "a client does not end")
+
+
+@test("kcmd")
+def restarted_under_clients(t):
+    """What was acknowledged is there, however close to the end it was."""
+    s = under_systemd(t)
+    s.start()
+    m = t.mount(socket=t.proxy().socket)
+
+    def by_mount(storer, cred):
+        append(storer.u, m / ("by-name/%s/cache" % by_name(storer.name)),
+               cred)
+
+    def by_kcm(storer, cred):
+        with Client(t.kcm_socket, storer.u.uid) as w:
+            eq(w.store(storer.name, cred).code, 0, "STORE")
+    storers = [Storer(t, t.user(), store)
+               for store in (by_mount, by_kcm, by_mount)]
+    for _ in range(4):
+        for storer in storers:
+            storer.goes_on()
+        s.stop()
+        s.start(s.kept)
+        wait_for("the store to be emptied", lambda: s.kept is None)
+    for storer in storers:
+        storer.goes_on()
+        storer.end()
+    for storer in storers:
+        with Client(t.kcm_socket, storer.u.uid) as w:
+            lost = set(storer.acknowledged) - set(w.creds(storer.name))
+        check(not lost, "%d of %d are lost", len(lost),
+              len(storer.acknowledged))
 
 
 @test("kcmd")
