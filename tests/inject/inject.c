@@ -56,9 +56,6 @@ struct control {
 static struct control none, *control = &none;
 static uintptr_t program_start, program_end;
 
-extern void *__libc_malloc(size_t size);
-extern void *__libc_calloc(size_t count, size_t size);
-extern void *__libc_realloc(void *block, size_t size);
 
 /* The first object is the program. */
 static int
@@ -91,9 +88,11 @@ __attribute__((constructor)) static void
 begin(void)
 {
     void *one[1];
-    (void)backtrace(one, 1); /* loads what it needs */
-    signal(SIGSEGV, crashed);
-    signal(SIGABRT, crashed);
+    if (dlsym(RTLD_DEFAULT, "__asan_init") == NULL) { /* which tells itself */
+        (void)backtrace(one, 1); /* loads what it needs */
+        signal(SIGSEGV, crashed);
+        signal(SIGABRT, crashed);
+    }
     const char *path = getenv("INJECT_FILE");
     int fd = path != NULL ? open(path, O_RDWR | O_CLOEXEC) : -1;
     if (fd < 0)
@@ -144,22 +143,31 @@ is_due(enum kind kind, const void *from)
 void *
 malloc(size_t size)
 {
+    REAL(void *, "malloc", size_t);
     FAIL(MEMORY, ENOMEM, NULL)
-    return __libc_malloc(size);
+    return real(size);
 }
 
 void *
 calloc(size_t count, size_t size)
 {
+    REAL(void *, "calloc", size_t, size_t);
     FAIL(MEMORY, ENOMEM, NULL)
-    return __libc_calloc(count, size);
+    return real(count, size);
+}
+
+static void *
+resize(void *block, size_t size)
+{
+    REAL(void *, "realloc", void *, size_t);
+    return real(block, size);
 }
 
 void *
 realloc(void *block, size_t size)
 {
     FAIL(MEMORY, ENOMEM, NULL)
-    return __libc_realloc(block, size);
+    return resize(block, size);
 }
 
 void *
@@ -170,7 +178,7 @@ reallocarray(void *block, size_t count, size_t size)
         errno = ENOMEM;
         return NULL;
     }
-    return __libc_realloc(block, count * size);
+    return resize(block, count * size);
 }
 
 char *
@@ -178,7 +186,7 @@ strdup(const char *text)
 {
     FAIL(MEMORY, ENOMEM, NULL)
     size_t size = strlen(text) + 1;
-    char *copy = __libc_malloc(size);
+    char *copy = malloc(size);
     return copy != NULL ? memcpy(copy, text, size) : NULL;
 }
 
@@ -187,7 +195,7 @@ strndup(const char *text, size_t most)
 {
     FAIL(MEMORY, ENOMEM, NULL)
     size_t size = strnlen(text, most);
-    char *copy = __libc_malloc(size + 1);
+    char *copy = malloc(size + 1);
     if (copy != NULL) {
         memcpy(copy, text, size);
         copy[size] = '\0';

@@ -70,7 +70,7 @@ class Switching:
 
 
 @test("kcmd")
-@not_under("asan tsan", OWN_ALLOCATOR)
+@not_under("tsan", OWN_ALLOCATOR)
 def nobody_else_is_asked(t):
     """Who cannot become the user does not connect; who cannot become root
     again goes no further."""
@@ -137,7 +137,7 @@ def kcmfs_starts_in_turn(t):
 
 
 @test("kcmd")
-@not_under("asan tsan", OWN_ALLOCATOR)
+@not_under("tsan", OWN_ALLOCATOR)
 def the_housekeeper_stays(t):
     """Whose poll() fails is there for the next one: it also tells systemd
     that all is well."""
