@@ -56,7 +56,6 @@ struct control {
 static struct control none, *control = &none;
 static uintptr_t program_start, program_end;
 
-
 /* The first object is the program. */
 static int
 note_program(struct dl_phdr_info *info, size_t size, void *arg)
@@ -89,7 +88,7 @@ begin(void)
 {
     void *one[1];
     if (dlsym(RTLD_DEFAULT, "__asan_init") == NULL) { /* which tells itself */
-        (void)backtrace(one, 1); /* loads what it needs */
+        (void)backtrace(one, 1);                      /* loads what it needs */
         signal(SIGSEGV, crashed);
         signal(SIGABRT, crashed);
     }
