@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fuse_lowlevel.h>
 #include <linux/fuse.h>
+#include <poll.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -179,15 +180,41 @@ mount_answer_init(struct fuse_session *session)
     return r == 0 || fuse_session_exited(session) ? -ENODEV : 0;
 }
 
-static void
-unblock_signals(void)
+static sigset_t
+ending_signals(void)
 {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
-    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    return set;
+}
+
+/*
+ * libfuse's loop of one thread looks whether it is to end, and then sleeps in
+ * read(2): a signal between the two would wait for the next request.
+ */
+static int
+loop_alone(struct fuse_session *session)
+{
+    struct pollfd p = {.fd = fuse_session_fd(session), .events = POLLIN};
+    struct fuse_buf buf = {0};
+    sigset_t ending = ending_signals(), open;
+    int r = 1;
+    pthread_sigmask(SIG_BLOCK, &ending, &open);
+    while (!fuse_session_exited(session) && (r > 0 || r == -EINTR)) {
+        r = ppoll(&p, 1, NULL, &open) < 0 ? -errno : 1;
+        if (r < 0)
+            continue;
+        pthread_sigmask(SIG_SETMASK, &open, NULL);
+        r = fuse_session_receive_buf(session, &buf);
+        if (r > 0)
+            fuse_session_process_buf(session, &buf);
+        pthread_sigmask(SIG_BLOCK, &ending, NULL);
+    }
+    free(buf.mem);
+    return r == -EINTR ? 0 : r;
 }
 
 static int
@@ -241,9 +268,9 @@ mount_serve(struct fuse_session *session, bool single_threaded)
 {
     if (set_handlers(session) != 0)
         return -EIO;
-    unblock_signals();
-    int r =
-        single_threaded ? fuse_session_loop(session) : loop_threads(session);
+    sigset_t ending = ending_signals();
+    pthread_sigmask(SIG_UNBLOCK, &ending, NULL);
+    int r = single_threaded ? loop_alone(session) : loop_threads(session);
     fuse_remove_signal_handlers(session);
     serving = NULL;
     /* Positive is the signal that ended it. */

@@ -43,7 +43,8 @@ enum kind {
     FILES = 5,   /* the memory file, and what a start does to descriptors */
     LOOP = 6,    /* what a daemon sleeps in */
     CHANCE = 7,
-    ACCEPT = 8 /* apart: a daemon that cannot accept pauses */
+    ACCEPT = 8, /* apart: a daemon that cannot accept pauses */
+    LATE = 9    /* a read() that comes a second late, by a library, too */
 };
 
 struct control {
@@ -104,19 +105,24 @@ begin(void)
         control = p;
 }
 
-/* Is this the call that is to fail? */
 static bool
-is_due(enum kind kind, const void *from)
+is_next(enum kind kind)
 {
-    uintptr_t at = (uintptr_t)from;
-    if (__atomic_load_n(&control->kind, __ATOMIC_ACQUIRE) != kind ||
-        at < program_start || at >= program_end)
+    if (__atomic_load_n(&control->kind, __ATOMIC_ACQUIRE) != kind)
         return false;
     int32_t left = __atomic_sub_fetch(&control->left, 1, __ATOMIC_ACQ_REL);
     if (left > 0 || (left < 0 && control->all == 0))
         return false;
     __atomic_add_fetch(&control->failed, 1, __ATOMIC_ACQ_REL);
     return true;
+}
+
+/* Is this the call that is to fail? */
+static bool
+is_due(enum kind kind, const void *from)
+{
+    uintptr_t at = (uintptr_t)from;
+    return at >= program_start && at < program_end && is_next(kind);
 }
 
 #define FAIL(kind, error, result)                                             \
@@ -316,8 +322,16 @@ MAY_FAIL(FILES, EMFILE, -1, int, memfd_create,
          (const char *name, unsigned flags), name, flags)
 MAY_FAIL(FILES, ENOSPC, -1, ssize_t, write,
          (int fd, const void *p, size_t size), fd, p, size)
-MAY_FAIL(FILES, EIO, -1, ssize_t, read, (int fd, void *p, size_t size), fd, p,
-         size)
+ssize_t
+read(int fd, void *p, size_t size)
+{
+    REAL(ssize_t, "read", int, void *, size_t);
+    FAIL(FILES, EIO, -1)
+    if (is_next(LATE))
+        sleep(1); /* or until a signal */
+    return real(fd, p, size);
+}
+
 MAY_FAIL(FILES, EINVAL, -1, off_t, lseek, (int fd, off_t at, int from), fd, at,
          from)
 MAY_FAIL(FILES, ENOMEM, -1, int, fstat, (int fd, struct stat *st), fd, st)

@@ -10,7 +10,8 @@ import struct
 import harness
 from util import Failed, check, run, wait_for
 
-MEMORY, LARGE, SOCKETS, IDS, FILES, LOOP, CHANCE, ACCEPT = range(1, 9)
+(MEMORY, LARGE, SOCKETS, IDS, FILES, LOOP, CHANCE, ACCEPT,
+ LATE) = range(1, 10)
 FITTING = {
     MEMORY: {errno.ENOMEM, errno.EIO},
     LARGE: {errno.ENOMEM, errno.EIO},

@@ -1,10 +1,11 @@
 """As test_inject.py: who kcmfs is when it connects, its start, its threads."""
 import os
 import signal
+import threading
 
 from harness import not_under, test
-from injecting import (FITTING, IDS, MEMORY, MOST, OWN_ALLOCATOR, SOCKETS,
-                       Injector)
+from injecting import (FITTING, IDS, LATE, MEMORY, MOST, OWN_ALLOCATOR,
+                       SOCKETS, Injector)
 from kcmwire import Client
 from made import made_cache, usual_creds
 from mount import mounted
@@ -23,6 +24,11 @@ def identities(pid):
                 if line.startswith(("Uid:", "Gid:")):
                     found.update(line.split()[1:])
     return found
+
+
+def sleeps(pid):
+    with open("/proc/%d/task/%d/status" % (pid, pid)) as f:
+        return "State:\tS" in f.read()
 
 
 class Switching:
@@ -148,3 +154,28 @@ def the_housekeeper_stays(t):
         wait_for("poll() to fail", injector.failed)
         injector.disarm()
     check(m.alive(), "died")
+
+
+@test("kcmd")
+@not_under("tsan", OWN_ALLOCATOR)
+def ended_before_it_sleeps(t):
+    """A signal that comes when the one thread has seen that it is to go on,
+    and does not wait for a request yet."""
+    injector = Injector(t)
+    m = t.mount("-s", "--embedded", socket=False, env=injector.env)
+    os.listdir(m / "by-name")       # known from now on
+
+    def one_request():
+        try:
+            os.stat(m / "by-name/none")
+        except OSError:             # it may end before it answers
+            pass
+    wait_for("it to sleep", lambda: sleeps(m.process.pid))
+    injector.arm(LATE, 1)
+    thread = threading.Thread(target=one_request, daemon=True)
+    thread.start()
+    wait_for("a read() that comes late", injector.failed)
+    m.signal(signal.SIGTERM)
+    eq(m.process.wait(20), 0, "how kcmfs ended")
+    thread.join(20)
+    m.process = None                # ended as it should
