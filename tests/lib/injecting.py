@@ -20,8 +20,7 @@ FITTING = {
     IDS: {errno.EPERM},
     CHANCE: set(),
 }
-# test_failing, which makes allocations fail in one process, runs under both; of
-# these, what needs no mapping of its own runs under AddressSanitizer.
+# test_failing, which makes allocations fail in one process, runs under it.
 OWN_ALLOCATOR = "malloc() is the sanitizer's: it cannot be made to fail"
 MOST = 400              # failures of one kind on one operation
 
@@ -63,6 +62,25 @@ class Injector:
         """True if the failure was reached."""
         self.map[0:4] = bytes(4)
         return self.failed() > 0
+
+
+def until_unreached(attempt, what="it"):
+    """attempt(number) has the call of that number fail, and says whether it
+    was reached.  How many were."""
+    for number in range(1, MOST):
+        if not attempt(number):
+            return number - 1
+    raise Failed("%s does not come to an end" % what)
+
+
+def each_kind(kinds, attempt):
+    """The same of attempt(kind, number); of each kind something must fail.
+    (A sanitizer's memory is all of one kind.)"""
+    for kind in kinds:
+        if kind == LARGE and harness.sanitizer():
+            continue
+        check(until_unreached(lambda number: attempt(kind, number)),
+              "nothing of kind %d was made to fail", kind)
 
 
 def descriptors(pid):

@@ -13,8 +13,8 @@ import time
 
 import ccfile
 from harness import not_under, sanitizer, test
-from injecting import (CHANCE, FITTING, LARGE, MEMORY, MOST, OWN_ALLOCATOR,
-                       SOCKETS, Held, Injector)
+from injecting import (CHANCE, FITTING, LARGE, MEMORY, OWN_ALLOCATOR,
+                       SOCKETS, Held, Injector, until_unreached)
 from kcmwire import Client, z
 from made import made_cache
 from tree import by_name, ticket_name
@@ -348,7 +348,8 @@ def in_turn(injector, world, operation, kind, held, all_after=False):
     """Returns how many failures it took."""
     def hook(when, *args):
         getattr(world, when + "_" + operation, lambda *_: None)(*args)
-    for number in range(1, MOST):
+
+    def attempt(number):
         hook("before")
         code = None
         injector.arm(kind, number, all_after)
@@ -370,9 +371,8 @@ def in_turn(injector, world, operation, kind, held, all_after=False):
         except Failed as e:
             raise Failed("%s\n%s" % (where, e)) from e
         held.check(where)
-        if not reached:
-            return number - 1
-    raise Failed("%s does not come to an end" % operation)
+        return reached
+    return until_unreached(attempt, operation)
 
 
 def each_failed(count, *large):

@@ -8,12 +8,13 @@ import subprocess
 import ccfile
 from fdstore import everything, under_systemd
 from harness import not_under, sanitizer, test
-from injecting import (ACCEPT, CHANCE, FILES, LARGE, LOOP, MEMORY, MOST,
-                       OWN_ALLOCATOR, SOCKETS, Held, Injector)
+from injecting import (ACCEPT, CHANCE, FILES, LARGE, LOOP, MEMORY,
+                       OWN_ALLOCATOR, SOCKETS, Held, Injector, each_kind,
+                       until_unreached)
 from kcmwire import Client, z
 from made import made_cache, usual_creds
 from model_kcm import SERVER
-from util import Failed, check, eq, has, lacks, wait_for
+from util import check, eq, has, lacks, wait_for
 
 
 def injected(t, start=True):
@@ -125,7 +126,7 @@ class Requests:
 
 def each_in_turn(requests, injector, d, held, what, kind, all_after=False):
     """Returns how many failures it took."""
-    for number in range(1, MOST):
+    def attempt(number):
         requests.before()
         injector.arm(kind, number, all_after)
         ok = requests.ask(what)
@@ -134,9 +135,8 @@ def each_in_turn(requests, injector, d, held, what, kind, all_after=False):
         check(ok or reached, "%s fails by itself", what)
         requests.after(what, ok)
         held.check("%s, kind %d, number %d failing" % (what, kind, number))
-        if not reached:
-            return number - 1
-    raise Failed("%s does not come to an end" % what)
+        return reached
+    return until_unreached(attempt, what)
 
 
 @test("kcmd")
@@ -186,36 +186,30 @@ def no_descriptors(t):
 
 
 @test("kcmd")
-@not_under("asan tsan", OWN_ALLOCATOR)
+@not_under("tsan", OWN_ALLOCATOR)
 def kcmd_starts_in_turn(t):
     """It serves, or says why not and leaves no socket behind."""
     injector, d = injected(t, start=False)
-    count = {}
-    for kind in (MEMORY, LARGE, SOCKETS, FILES):
-        for number in range(1, MOST):
-            injector.arm(kind, number)
-            process = d.process = d._spawn()
-            wait_for("an outcome", lambda: process.poll() is not None or
-                     answers(t))
-            reached = injector.disarm()
-            ended = process.poll() is not None
-            if not ended:
-                process.send_signal(signal.SIGTERM)
-            code = process.wait(20)
-            with open(d.log) as f:
-                lines = f.read().splitlines()
-            where = "kind %d, number %d: status %d, %s" % (
-                kind, number, code, lines[-1:])
-            check(code == 0 or (reached and code == 1 and
-                                "cannot" in lines[-1]), where)
-            check(not os.path.exists(d.socket), "a socket is left: " + where)
-            if not reached:
-                count[kind] = number - 1
-                break
-        else:
-            raise Failed("it does not come to an end")
-    eq([kind for kind in count if not count[kind]], [],
-       "nothing was made to fail")
+
+    def attempt(kind, number):
+        injector.arm(kind, number)
+        process = d.process = d._spawn()
+        wait_for("an outcome", lambda: process.poll() is not None or
+                 answers(t))
+        reached = injector.disarm()
+        ended = process.poll() is not None
+        if not ended:
+            process.send_signal(signal.SIGTERM)
+        code = process.wait(20)
+        with open(d.log) as f:
+            lines = f.read().splitlines()
+        where = "kind %d, number %d: status %d, %s" % (
+            kind, number, code, lines[-1:])
+        check(code == 0 or (reached and code == 1 and
+                            "cannot" in lines[-1]), where)
+        check(not os.path.exists(d.socket), "a socket is left: " + where)
+        return reached
+    each_kind((MEMORY, LARGE, SOCKETS, FILES), attempt)
 
 
 @test("kcmd")
@@ -325,76 +319,68 @@ class Kept:
 
 
 @test("kcmd")
-@not_under("asan tsan", OWN_ALLOCATOR)
+@not_under("tsan", OWN_ALLOCATOR)
 def leaving_in_turn(t):
     """At the end: left with systemd whole, or said to be lost."""
     k = Kept(t)
-    count = {}
-    for kind in (LARGE, SOCKETS, FILES):
-        for number in range(1, MOST):
-            messages(k.s)
-            k.log()
-            k.injector.arm(kind, number)
-            eq(k.end(), 0, "status")
-            reached = k.injector.disarm()
-            said = k.log()
-            if k.kept():
-                lacks(said, "cannot keep")
-                lacks(said, "cannot leave")
-            else:
-                check(reached and ("cannot keep the caches" in said or
-                                   "cannot leave the caches" in said),
-                      "lost without a word (%d, %d): %s", kind, number, said)
-                check(k.start(), "it does not start")
-                k.fill()
-            if not reached:
-                count[kind] = number - 1
-                break
-    eq([kind for kind in count if not count[kind]], [],
-       "nothing was made to fail")
+
+    def attempt(kind, number):
+        messages(k.s)
+        k.log()
+        k.injector.arm(kind, number)
+        eq(k.end(), 0, "status")
+        reached = k.injector.disarm()
+        said = k.log()
+        if k.kept():
+            lacks(said, "cannot keep")
+            lacks(said, "cannot leave")
+        else:
+            check(reached and ("cannot keep the caches" in said or
+                               "cannot leave the caches" in said),
+                  "lost without a word (%d, %d): %s", kind, number, said)
+            check(k.start(), "it does not start")
+            k.fill()
+        return reached
+    each_kind((LARGE, SOCKETS, FILES), attempt)
 
 
 @test("kcmd")
-@not_under("asan tsan", OWN_ALLOCATOR)
+@not_under("tsan", OWN_ALLOCATOR)
 def taking_over_in_turn(t):
     """At the start: taken over whole, or said not to be; who cannot serve
     leaves them again."""
     k = Kept(t)
-    count = {}
-    for kind in (MEMORY, LARGE, SOCKETS, FILES):
-        for number in range(1, MOST):
-            eq(k.end(), 0, "status")
+
+    def attempt(kind, number):
+        eq(k.end(), 0, "status")
+        messages(k.s)
+        check(k.s.kept is not None, "not left")
+        k.log()
+        k.injector.arm(kind, number)
+        serves = k.start()
+        reached = k.injector.disarm()
+        check(serves or reached, "it does not start: %s", k.s.text())
+        messages(k.s)
+        said = k.log()
+        lost = "cannot take over all caches" in said or \
+            "end with this process" in said
+        if not serves:
+            check(k.kept() or lost, "lost without a word (%d, %d): %s",
+                  kind, number, said)
+        elif "cannot take over" not in said:
+            eq(k.now(), k.before, "taken over (%d, %d)" % (kind, number))
+        check(reached or not lost, "lost by itself: %s", said)
+        if lost:
+            k.end()
             messages(k.s)
-            check(k.s.kept is not None, "not left")
-            k.log()
-            k.injector.arm(kind, number)
-            serves = k.start()
-            reached = k.injector.disarm()
-            check(serves or reached, "it does not start: %s", k.s.text())
-            messages(k.s)
-            said = k.log()
-            lost = "cannot take over all caches" in said or \
-                "end with this process" in said
-            if not serves:
-                check(k.kept() or lost, "lost without a word (%d, %d): %s",
-                      kind, number, said)
-            elif "cannot take over" not in said:
-                eq(k.now(), k.before, "taken over (%d, %d)" % (kind, number))
-            check(reached or not lost, "lost by itself: %s", said)
-            if lost:
-                k.end()
-                messages(k.s)
-                if k.s.kept is not None:
-                    os.close(k.s.kept)
-                    k.s.kept = None
-                check(k.start(), "it does not start")
-                k.fill()
-            k.change()
-            if not reached:
-                count[kind] = number - 1
-                break
-    eq([kind for kind in count if not count[kind]], [],
-       "nothing was made to fail")
+            if k.s.kept is not None:
+                os.close(k.s.kept)
+                k.s.kept = None
+            check(k.start(), "it does not start")
+            k.fill()
+        k.change()
+        return reached
+    each_kind((MEMORY, LARGE, SOCKETS, FILES), attempt)
 
 
 @test("kcmd")
